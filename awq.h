@@ -1,0 +1,2915 @@
+/*  awq.h - v0.1.0 - activation-aware weight quantization (AWQ) for neural networks, in C
+
+    Do this in exactly one C or C++ file, then include awq.h plainly wherever you need it:
+
+        #define AWQ_IMPLEMENTATION
+        #include "awq.h"
+
+    It turns the weights of linear layers into 4-bit integers (2, 3 and 8 too) that lose little of
+    the layer's output, and multiplies by them without unpacking. Pure functions: no malloc, no I/O,
+    no threads, no global state; the caller brings memory and, if it likes, a parallel-for.
+
+    QUICK EXAMPLE   a complete program is examples/quickstart.c; this is its spine
+
+        awq_kernels kernels = awq_kernels_best();
+        awq_quant quant = { 4, 128, 0, AWQ_F16 };        bits, group_size, symmetric, scale dtype
+
+        awq_stats_init(&stats, in_features, 0, 0, 1, memory, awq_stats_size(in_features, 0, 0));
+        awq_stats_add(&kernels, &stats, x, NULL, NULL, NULL);            every batch that enters
+        awq_search(&kernels, &config, &inputs, &weight, 1, scratch, scratch_size, NULL,
+                   scale, NULL, &result, NULL);                          s = stat ^ ratio
+        awq_fold_norm(AWQ_FOLD, scale, in_features, gamma, beta, NULL);  the producer takes 1 / s
+        awq_packed_init(quant, out_features, in_features, packed, packed_size);
+        awq_quantize_packed(&kernels, weight, scale, NULL, packed, packed_size,
+                            0, out_features, NULL);                      the weights take s
+
+        awq_packed_open(&linear, packed, packed_size);                   maybe in another program
+        awq_prepare(&kernels, 128, AWQ_A16, x, NULL, prepared_memory, prepared_size,
+                    0, x.rows, &prepared, NULL);                         once per input
+        awq_matmul(&kernels, &linear, &prepared, bias, y, 0, out_features);
+
+    CONTENTS   search for the tag
+        >>config >>types                        what every part uses
+        >>calibrate >>search >>fold >>clip >>quantize      find good integers
+        >>pack >>matmul >>kernels               store them and run them
+
+    AWQ IN ONE SCREEN   (Lin et al., "AWQ", MLSys 2024; docs/how-awq-works.md goes slowly)
+        A linear computes y = W x. Rounding W to 4 bits changes y by dW x, so an error counts as
+        much as the activation it meets, and a few input channels are far larger than the rest.
+        Scaling column j of W by s_j > 1 and x_j by 1/s_j changes nothing before rounding; after
+        it, the error of channel j is about s_j times smaller, unless s_j widens its group's range.
+          calibrate   collect |x_j| over real tokens                            awq_stats_add
+          search      s = |x|^ratio: try ratios, measure |Q(W s)(x/s) - W x|^2, keep the best
+                                                                                awq_search
+          fold        put 1/s into whatever makes x: a norm, a linear           awq_fold_norm ...
+          clip        shrink a group's range where that lowers the error        awq_clip_search
+          quantize    round W s to integers with a scale per group              awq_quantize
+          pack        bytes for a file or flash                                 awq_pack
+          matmul      y = x What^T, straight from the packed bytes              awq_matmul
+
+    FORMAT   layout ROWS16, version 1: little-endian, no pointers, no alignment needed
+        bytes 0-3 "AWQ1" | 4-5 version 1 | 6 layout 1 | 7 bits | 8 symmetric | 9 scale dtype (0
+        fp32, 1 fp16, 2 bf16) | 10-11 zero | 12-15 group_size, two's complement | 16-23 out_features
+        | 24-31 in_features | 32-39 size of everything | 40-63 zero | then three sections, each from
+        the next multiple of 64: q, scales, zeros (the last only if asymmetric).
+        Rows stand in blocks of 16 (the last filled up with zero bytes), groups in order inside:
+          q       for each word number of a row: the 32-bit word of row 0, of row 1 ... of row 15
+          scales  for each group: 16 scales
+          zeros   for each group: 16 bytes; for bits <= 4: 8 bytes, rows 0-7 low, 8-15 high nibbles
+        A group starts a new word. A word has 4 bytes of 8/bits fields; input k of its 32/bits is in
+        byte k % 4, field k / 4, low bits first. For 4 bits:
+          bit    31..28 27..24 23..20 19..16 15..12 11..8   7..4   3..0
+          input     7      3      6      2      5      1      4      0
+        3 bits: for 32 inputs two words of 2-bit fields (the low bits of 16 inputs each), then one
+        word of 1-bit fields (the high bits of all 32).
+        Value:  w = (q - zero) * scale.   At group 128 with 16-bit scales: 4.16 bits per weight.
+
+    NUMERICS
+        Quantize, pack, unpack, dequantize give the same bits on every machine and compiler (IEEE
+        754 single precision; x87 needs -msse2 -mfpmath=sse). Matmul: integer dots, then fp32 sums
+        in one fixed order per output, so a result never depends on batch, split or thread; how far
+        it is from float64 is stated at awq_matmul. Compile without -ffast-math.
+
+    RULES
+        Memory     the caller's. Sizes come from *_size functions first; 0 from one means the
+                   options are wrong or the size does not fit in size_t.
+        Overlap    outputs must not overlap inputs, unless a function says so.
+        Threads    no function keeps hidden state: calls on different memory never interfere.
+        NULL       allowed where the comment says so, and for data of zero rows.
+        Errors     a status; arguments are checked before the first write. docs/embedding.md.
+        Endian     every host reads and writes the same bytes.
+
+    CONFIGURATION   define before including; layouts of public structs never change with any of them
+        AWQ_IMPLEMENTATION   off   emit the code here; in one file, unless AWQ_STATIC
+        AWQ_STATIC           off   everything static: every file has its own copy
+        AWQ_INFERENCE_ONLY   off   packed tensors and matmul only: about 10 KiB, no libm, needs
+                                   nothing but memcpy and friends; for microcontrollers
+        AWQDEF               -     linkage of public functions, e.g. __declspec(dllexport)
+
+    VERSIONS
+        The source interface is stable within a major version (from 1.0.0 on). There is no binary
+        promise. Packed bytes carry their own version; a reader of version n reads 1 .. n.
+
+    LIMITATIONS
+        Plain C kernels: SIMD and GPU kernels are separate headers. The scale search looks at one
+        group of linears at a time. in_features * tokens of scratch for exact losses; use the sketch
+        where that is too much. Foreign layouts (AutoAWQ, GPTQ, GGUF) are not read or written yet.
+
+    Licence: MIT, see the end of the file.
+*/
+
+#ifndef AWQ_H
+#define AWQ_H
+
+/* =================================================================================================
+   >>config
+   ============================================================================================== */
+
+#define AWQ_VERSION_MAJOR 0
+#define AWQ_VERSION_MINOR 1
+#define AWQ_VERSION_PATCH 0
+#define AWQ_VERSION (AWQ_VERSION_MAJOR * 10000 + AWQ_VERSION_MINOR * 100 + AWQ_VERSION_PATCH)
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef AWQDEF
+#  if !defined(AWQ_STATIC)
+#    define AWQDEF extern
+#  elif defined(__GNUC__)
+#    define AWQDEF static __attribute__((unused))
+#  else
+#    define AWQDEF static
+#  endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* =================================================================================================
+   >>types
+   ============================================================================================== */
+
+/*  What every function that can fail returns. Argument errors are found before the first write. On
+    AWQ_ERR_DATA and AWQ_ERR_SCALE the statistics are as they were, other outputs are unspecified,
+    and *where (if given) names the element to blame.                                             */
+#define AWQ_STATUS_LIST(X)                                                                         \
+    X(AWQ_OK,                0, "success")                                                         \
+    X(AWQ_ERR_NULL,         -1, "a required pointer is NULL")                                      \
+    X(AWQ_ERR_SHAPE,        -2, "shapes do not agree, or a stride is shorter than its row")        \
+    X(AWQ_ERR_CONFIG,       -3, "an option has no such value (bits, group_size, grid, enum)")      \
+    X(AWQ_ERR_DTYPE,        -4, "no such dtype")                                                   \
+    X(AWQ_ERR_RANGE,        -5, "a range is reversed, out of bounds or not a multiple of its step")\
+    X(AWQ_ERR_MEMORY,       -6, "the memory given is too small or misaligned, or size_t overflows")\
+    X(AWQ_ERR_DATA,         -7, "a value is NaN, infinite, of a wrong sign, or too large to sum")  \
+    X(AWQ_ERR_SCALE,        -8, "a group's scale is too large for the scale dtype")                \
+    X(AWQ_ERR_FORMAT,       -9, "not a packed tensor of a known version, or truncated or corrupt") \
+    X(AWQ_ERR_MISMATCH,    -10, "activations were prepared for another shape or kernel set")       \
+    X(AWQ_ERR_CALLBACK,    -11, "the host's loss callback failed")
+
+typedef enum awq_status {
+#define AWQ__X(name, value, text) name = value,
+    AWQ_STATUS_LIST(AWQ__X)
+#undef AWQ__X
+    AWQ_STATUS_END = -12
+} awq_status;
+
+typedef enum awq_dtype { AWQ_F32 = 0, AWQ_F16 = 1, AWQ_BF16 = 2 } awq_dtype;
+
+/*  One view for every input and output: element (r, c) is data[r * stride + c], stride counted in
+    elements. A view owns nothing; what a function takes as input it does not write. data needs no
+    alignment.                                                                                    */
+typedef struct awq_matrix {
+    void     *data;
+    size_t    rows, cols;
+    size_t    stride;
+    awq_dtype dtype;
+} awq_matrix;
+
+/*  Where bad data was found: which matrix of a list (0 for a single one), row and column.        */
+typedef struct awq_where { size_t matrix, row, col; } awq_where;
+
+/*  How weights are stored.
+    bits         2, 3, 4 or 8
+    group_size   inputs per scale, any >= 1, or -1: the whole row. The last group of a row is short
+                 where group_size does not divide in_features.
+    symmetric    0: w ~ (q - zero) * scale, q and zero in 0 .. 2^bits - 1, range includes 0
+                 1: the same with zero = 2^(bits-1) everywhere, not stored
+    scale_dtype  of the stored scales; q is computed against the scale as stored                  */
+typedef struct awq_quant {
+    int       bits;
+    int       group_size;
+    int       symmetric;
+    awq_dtype scale_dtype;
+} awq_quant;
+
+/*  A caller's parallel-for. run() calls task(arg, begin, end, worker) on ranges that cover
+    [0, count) exactly once, every begin a multiple of step, and returns when all are done; worker <
+    workers, and no two calls with the same worker overlap in time. A NULL awq_parallel means: here,
+    serially. No result depends on how the work was split.                                        */
+typedef void awq_task(void *arg, size_t begin, size_t end, size_t worker);
+typedef struct awq_parallel {
+    void (*run)(void *context, size_t count, size_t step, awq_task *task, void *arg);
+    void  *context;
+    size_t workers;
+} awq_parallel;
+
+typedef struct awq_kernels awq_kernels;     /* the CPU kernel set, see >>kernels */
+
+/*  A dense view: stride = cols.                                                                  */
+AWQDEF awq_matrix  awq_matrix_view(const void *data, awq_dtype dtype, size_t rows, size_t cols);
+/*  Rows [row_begin, row_end) of a view; the caller keeps the range inside it.                    */
+AWQDEF awq_matrix  awq_matrix_rows(awq_matrix m, size_t row_begin, size_t row_end);
+/*  Bytes of one element; 0 for an unknown dtype.                                                 */
+AWQDEF size_t      awq_dtype_size(awq_dtype dtype);
+/*  ceil(in_features / group_size); 1 for group_size = -1; 0 for one that is not allowed.         */
+AWQDEF size_t      awq_group_count(size_t in_features, int group_size);
+/*  One sentence per status, never NULL.                                                          */
+AWQDEF const char *awq_status_string(awq_status status);
+/*  AWQ_VERSION of the implementation that was linked.                                            */
+AWQDEF int         awq_version(void);
+
+#ifndef AWQ_INFERENCE_ONLY
+
+/* =================================================================================================
+   >>calibrate   what is known about the rows x that enter a linear
+   ============================================================================================== */
+
+/*  Plain sums and maxima over the tokens seen. w is the token's weight (1 unless given); a token of
+    weight 0 is not read. Shards are merged by adding sums and taking maxima: awq_stats_merge(), or
+    an all-reduce over these arrays. sketch = R X with random signs R, so that for any row d of
+    weight error  E |S d|^2 / sketch_rows = sum w (d.x)^2  whatever the number of tokens.         */
+typedef struct awq_stats {
+    size_t    in_features;
+    size_t    sketch_rows;  /* 0: no sketch; 64 .. 256 are useful                                 */
+    uint64_t  sketch_seed;  /* of the random signs; give every shard another one                  */
+    uint64_t  count;        /* tokens of weight > 0                                               */
+    double    weight;       /* sum of w                                                           */
+    float    *abs_max;      /* [in_features]               max |x| (not weighted)                 */
+    double   *abs_sum;      /* [in_features]               sum w |x|                              */
+    double   *sq_sum;       /* [in_features]               sum w x^2                              */
+    float    *sketch;       /* [sketch_rows][in_features]  sum sign sqrt(w) x, or NULL            */
+    float    *gram;         /* [in_features][in_features]  sum w x_i x_j for j >= i, or NULL   */
+    float    *block;        /* workspace                                                          */
+} awq_stats;
+
+/*  awq_stats_init  -  empty statistics in the caller's memory
+
+    Memory    awq_stats_size() bytes, aligned for double; the struct points into it. 0 from the size
+              function: too large for this machine. The Gram matrix is 4 in_features^2 bytes of it.
+    Errors    NULL, SHAPE (in_features = 0), MEMORY */
+AWQDEF size_t     awq_stats_size(size_t in_features, size_t sketch_rows, int with_gram);
+AWQDEF awq_status awq_stats_init(awq_stats *stats, size_t in_features, size_t sketch_rows,
+                                 int with_gram, uint64_t sketch_seed, void *memory,
+                                 size_t memory_size);
+
+/*  awq_stats_add  -  add a batch of tokens
+
+    Shapes    x (tokens, in_features) any dtype; token_weight [tokens] >= 0, or NULL for 1
+    Errors    NULL, SHAPE, DTYPE; DATA: where->row is the token (where->col = in_features: its
+              weight). A batch with bad data changes nothing.
+    Threads   one call at a time per stats; give each thread its own and merge, or pass a parallel.
+    Numerics  sums in double; sketch and Gram in fp32, summed per 32 tokens, then added.
+    Source    maxima: Lin et al. 2023, sec. 3.2; token weights: docs/how-awq-works.md            */
+AWQDEF awq_status awq_stats_add(const awq_kernels *k, awq_stats *stats, awq_matrix x,
+                                const float *token_weight, const awq_parallel *parallel,
+                                awq_where *where);
+
+/*  awq_stats_merge  -  into += from, for shards of the same shape (sketch and Gram in both or none)
+
+    Errors    NULL, SHAPE                                                                         */
+AWQDEF awq_status awq_stats_merge(awq_stats *into, const awq_stats *from);
+
+/*  awq_stats_get  -  one number per channel: max |x|, mean |x| or mean x^2 (0 if no token was seen)
+
+    Shapes    out [in_features]
+    Errors    NULL, CONFIG                                                                        */
+typedef enum awq_statistic { AWQ_ABS_MAX = 0, AWQ_ABS_MEAN = 1, AWQ_SQ_MEAN = 2 } awq_statistic;
+AWQDEF awq_status awq_stats_get(const awq_stats *stats, awq_statistic which, float *out);
+
+/* =================================================================================================
+   >>search   s = stat^ratio over a grid, minimising || Q(W s)(x / s) - W x ||^2
+   ============================================================================================== */
+
+/*  How ratio r makes s. v is the mean over rows of |w| / max|w| of its group (awq_weight_stat).
+    Every rule ends with  s = max(s, 1e-4)  and  s /= sqrt(max s * min s).                        */
+typedef enum awq_scale_rule {
+    AWQ_SCALE_MAX   = 0,    /* max|x|^r                           Lin et al. 2023, activation max */
+    AWQ_SCALE_MEAN  = 1,    /* mean|x|^r                          llm-awq */
+    AWQ_SCALE_DUO   = 2,    /* mean|x|^r / (v^(1-r) + 1e-4)       AutoAWQ, duo_scaling */
+    AWQ_SCALE_KERAS = 3     /* max(mean|x|,1e-4)^r / max(v,1e-4)^(1-r)    Keras */
+} awq_scale_rule;
+
+/*  What the loss is measured on. All but the last two estimate the same thing, the mean over tokens
+    and rows of (error of the output)^2.                                                          */
+typedef enum awq_loss {
+    AWQ_LOSS_ROWS     = 0,  /* the rows of X given                                                */
+    AWQ_LOSS_SKETCH   = 1,  /* stats->sketch: unbiased for all tokens seen, cost of sketch_rows   */
+    AWQ_LOSS_GRAM     = 2,  /* stats->gram: exact for all tokens seen                             */
+    AWQ_LOSS_DIAGONAL = 3,  /* mean of mean|x|^2 (weight error)^2: Keras; blind to correlation    */
+    AWQ_LOSS_CALLBACK = 4   /* the host says: block-level output, as llm-awq does                 */
+} awq_loss;
+
+/*  The host's loss for a candidate s [in_features]; 0 on success. awq_fake_quantize() gives the
+    weights it leads to. Called in grid order from the thread that called awq_search.             */
+typedef int awq_loss_callback(void *context, const float *scale, double *loss);
+
+/*  What is known about the input X that one or more linears share.                               */
+typedef struct awq_inputs {
+    awq_loss           loss;
+    const awq_stats   *stats;           /* may be NULL where neither rule nor loss reads it */
+    awq_matrix         rows;            /* AWQ_LOSS_ROWS: X (tokens, in_features) */
+    const float       *token_weight;    /* AWQ_LOSS_ROWS: [tokens] >= 0, or NULL for 1 */
+    awq_loss_callback *callback;        /* AWQ_LOSS_CALLBACK */
+    void              *context;
+} awq_inputs;
+
+/*  Channels that must share one s so that it can be folded through grouped-query attention: of
+    in_features = kv_heads * repeat * head_dim channels of o_proj, the `repeat` query heads that
+    read the same kv head. {0, 0} or repeat = 1: none. Their statistics are pooled first.         */
+typedef struct awq_tie { size_t repeat, head_dim; } awq_tie;
+
+typedef struct awq_search_config {
+    awq_quant      quant;
+    awq_scale_rule rule;
+    int            grid_points; /* candidates r = i / grid_steps for i = 0 .. grid_points - 1 */
+    int            grid_steps;
+    awq_tie        tie;
+} awq_search_config;
+
+typedef struct awq_search_result {
+    int    index;           /* grid point of least loss                                           */
+    double ratio;           /* index / grid_steps                                                 */
+    int    is_identity;     /* plain rounding beat every grid point, so the scale returned is 1   */
+    double loss;            /* of the scale returned                                              */
+    double identity_loss;   /* of plain rounding, s = 1                                           */
+} awq_search_result;
+
+/*  Named semantics, reproduced on golden data: grids i/20, i < 20 (Keras: i <= 20).              */
+typedef enum awq_preset {
+    AWQ_PRESET_PAPER = 0, AWQ_PRESET_LLM_AWQ = 1, AWQ_PRESET_AUTOAWQ = 2, AWQ_PRESET_KERAS = 3
+} awq_preset;
+AWQDEF awq_search_config awq_search_preset(awq_preset preset, awq_quant quant);
+
+/*  awq_search  -  the per-channel scale s that the linears sharing one input like best
+
+    Formula   s* = argmin over r of sum over linears of || Q(W diag(s)) diag(s)^-1 X - W X ||^2,
+              divided by tokens and rows; s = 1 is always a candidate
+    Shapes    weights: weight_count views (out_features_i, in_features); scale [in_features];
+              loss_curve [grid_points] or NULL: the whole curve (inf where s was not usable)
+    Memory    scratch: awq_search_scratch_size() bytes, aligned for double; 0 from it: overflow.
+              AWQ_LOSS_ROWS needs 4 * tokens * in_features bytes, the sketch 4 * rows * in_features.
+    Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA (where->matrix: which weight; weight_count:
+              the rows of X), SCALE, CALLBACK
+    Threads   pure; work is spread over `parallel`, losses are reduced in a fixed order in double
+    Numerics  Q uses scales rounded to quant.scale_dtype; the peers' searches do not: AWQ_F32
+    Source    llm-awq auto_scale.py; AutoAWQ quantizer.py; Keras awq.py */
+AWQDEF size_t     awq_search_scratch_size(const awq_inputs *inputs, const awq_matrix *weights,
+                                          size_t weight_count, const awq_parallel *parallel);
+AWQDEF awq_status awq_search(const awq_kernels *k, const awq_search_config *config,
+                             const awq_inputs *inputs, const awq_matrix *weights,
+                             size_t weight_count, void *scratch, size_t scratch_size,
+                             const awq_parallel *parallel, float *scale, double *loss_curve,
+                             awq_search_result *result, awq_where *where);
+
+/*  awq_weight_stat  -  v[c] = mean over all rows of |w[c]| / (max |w| of its row and group + 1e-6)
+
+    Shapes    out [in_features]
+    Errors    NULL, SHAPE, CONFIG, DTYPE, DATA
+    Source    llm-awq / AutoAWQ get_weight_scale */
+AWQDEF awq_status awq_weight_stat(const awq_matrix *weights, size_t weight_count, int group_size,
+                                  double *out, awq_where *where);
+
+/*  awq_scale_at  -  the candidate s of one ratio
+
+    Shapes    act_stat: max|x| or mean|x|, whichever the rule names; weight_stat: v, or NULL where
+              the rule has none; scale: all [in_features]
+    Errors    NULL, CONFIG, SHAPE; DATA: a statistic or the result is not usable (where->col)     */
+AWQDEF awq_status awq_scale_at(awq_scale_rule rule, double ratio, size_t in_features,
+                               const float *act_stat, const double *weight_stat, float *scale,
+                               awq_where *where);
+
+/*  awq_output_error  -  mean over tokens and rows of ((What - W) x)^2
+
+    Shapes    approximation like weight; its data NULL stands for What = 0: the mean square output
+    Memory    scratch as for awq_search with this one weight
+    Errors    NULL, SHAPE, CONFIG (no AWQ_LOSS_CALLBACK), DTYPE, MEMORY, DATA */
+AWQDEF awq_status awq_output_error(const awq_kernels *k, const awq_inputs *inputs,
+                                   awq_matrix weight, awq_matrix approximation, void *scratch,
+                                   size_t scratch_size, const awq_parallel *parallel,
+                                   double *error, awq_where *where);
+
+/* =================================================================================================
+   >>fold   move s into the operation that makes x
+   ============================================================================================== */
+
+/*  AWQ_FOLD divides the producer (multiplies the consumer) by s; AWQ_UNFOLD takes it back, to
+    within a rounding of the dtype. All check s > 0 and finite first (DATA, where->col), then write.
+    Errors    NULL, SHAPE, DTYPE, CONFIG, DATA                                                    */
+typedef enum awq_direction { AWQ_FOLD = 0, AWQ_UNFOLD = 1 } awq_direction;
+
+/*  Norm: weight and bias, both (1, in_features), /= s. bias.data may be NULL.                    */
+AWQDEF awq_status awq_fold_norm(awq_direction direction, const float *scale, size_t in_features,
+                                awq_matrix weight, awq_matrix bias, awq_where *where);
+/*  Previous linear: row j of weight (in_features, any) and bias (1, in_features) /= s[j]. With a
+    tie weight has in_features / repeat rows (v_proj), and tied channels must agree (else DATA).  */
+AWQDEF awq_status awq_fold_linear(awq_direction direction, const float *scale, size_t in_features,
+                                  awq_tie tie, awq_matrix weight, awq_matrix bias,
+                                  awq_where *where);
+/*  Activation without parameters (GELU ...): the rows x (tokens, in_features) /= s, at run time.
+    awq_prepare() does the same on the fly.                                                       */
+AWQDEF awq_status awq_fold_activation(awq_direction direction, const float *scale,
+                                      size_t in_features, awq_matrix x, awq_where *where);
+/*  Consumer: column c of weight (out_features, in_features) *= s[c]. awq_quantize() does the same
+    on the fly.                                                                                   */
+AWQDEF awq_status awq_fold_consumer(awq_direction direction, const float *scale,
+                                    size_t in_features, awq_matrix weight, awq_where *where);
+
+/* =================================================================================================
+   >>clip   the largest |w| worth keeping, per row and group
+   ============================================================================================== */
+
+typedef struct awq_clip_config {
+    awq_quant quant;
+    int       grid_points;  /* candidates max|w| * (1 - i / grid_steps), i = 0 .. grid_points - 1 */
+    int       grid_steps;
+} awq_clip_config;
+
+/*  llm-awq and AutoAWQ: 10 points of 20 steps, so down to 0.55 of the maximum.                   */
+AWQDEF awq_clip_config awq_clip_preset(awq_quant quant);
+
+/*  awq_clip_search  -  shrink each group's range where that lowers the error of its own output
+
+    Formula   clip[r][g] = argmin over m of sum_t w_t (d(m) . x_t over the group)^2, where
+              d(m) = Q(clamp(w s, +-m)) / s - w;  the first of equals wins
+    Shapes    weight (out_features, in_features), scale [in_features] the s found before (NULL = 1),
+              clip_max [out_features][groups]: bounds |w s|
+    Memory    scratch: awq_clip_scratch_size() bytes, aligned for double; 0 from it: overflow
+    Errors    NULL, SHAPE, CONFIG (loss: rows, sketch, Gram or diagonal), DTYPE, MEMORY, DATA, SCALE
+    Threads   rows are spread over `parallel`
+    Source    llm-awq auto_clip.py (leave q_proj and k_proj alone, as it does) */
+AWQDEF size_t     awq_clip_scratch_size(const awq_inputs *inputs, awq_matrix weight,
+                                        const awq_clip_config *config,
+                                        const awq_parallel *parallel);
+AWQDEF awq_status awq_clip_search(const awq_kernels *k, const awq_clip_config *config,
+                                  const awq_inputs *inputs, awq_matrix weight, const float *scale,
+                                  void *scratch, size_t scratch_size,
+                                  const awq_parallel *parallel, float *clip_max,
+                                  awq_where *where);
+
+/* =================================================================================================
+   >>quantize
+   ============================================================================================== */
+
+/*  A quantized linear, unpacked, one byte per q: the form to inspect, edit and convert.          */
+typedef struct awq_tensor {
+    size_t    out_features, in_features;
+    awq_quant quant;
+    uint8_t  *q;            /* [out_features][in_features]                                        */
+    uint8_t  *zeros;        /* [out_features][groups]; 2^(bits-1) throughout if symmetric         */
+    void     *scales;       /* [out_features][groups] of quant.scale_dtype                        */
+} awq_tensor;
+
+/*  awq_tensor_init  -  lay a tensor out in awq_tensor_size() bytes of the caller's memory, aligned
+    for float. (The pointers may also be set by hand to arrays of one's own.)
+    Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY */
+AWQDEF size_t     awq_tensor_size(awq_quant quant, size_t out_features, size_t in_features);
+AWQDEF awq_status awq_tensor_init(awq_tensor *tensor, awq_quant quant, size_t out_features,
+                                  size_t in_features, void *memory, size_t memory_size);
+
+/*  awq_quantize  -  round a linear to (q, zero, scale), rows [row_begin, row_end)
+
+    Formula   u = w * s, clamped to +-clip_max; per row and group, lo = min(u, 0), hi = max(u, 0):
+              scale = (hi - lo) / (2^bits - 1)           symmetric: max|u| / (2^(bits-1) - 1)
+              zero  = round(-lo / scale)                            2^(bits-1)
+              q     = clamp(round(u / stored scale) + zero, 0, 2^bits - 1), ties to even
+    Shapes    weight (out_features, in_features); scale [in_features] or NULL; clip_max
+              [out_features][groups] or NULL
+    Range     any rows; the union of ranges is the whole, bit for bit
+    Errors    NULL, SHAPE, CONFIG, DTYPE, RANGE, DATA, SCALE (fp16: a group beyond +-65504 * 15)
+    Numerics  bit-exact on every machine; a stored scale is never 0, NaN, infinite, or subnormal in
+              fp32 (fp16: >= 2^-24, bf16 and fp32: >= 2^-126)
+    Source    llm-awq / AutoAWQ pseudo_quantize_tensor, with the range always including 0 */
+AWQDEF awq_status awq_quantize(const awq_kernels *k, awq_matrix weight, const float *scale,
+                               const float *clip_max, awq_tensor *tensor, size_t row_begin,
+                               size_t row_end, awq_where *where);
+
+/*  awq_dequantize  -  out[r][c] = (q - zero) * scale of the group / s[c], rows [row_begin, row_end)
+
+    Shapes    out (out_features, in_features) any dtype; scale [in_features], or NULL for 1
+    Errors    NULL, SHAPE, CONFIG, DTYPE, RANGE */
+AWQDEF awq_status awq_dequantize(const awq_tensor *tensor, const float *scale, awq_matrix out,
+                                 size_t row_begin, size_t row_end);
+
+/*  awq_fake_quantize  -  out = Q(clamp(W s)) / s: what the linear becomes, without storing q
+
+    Shapes, errors, range as awq_quantize; out (out_features, in_features) any dtype              */
+AWQDEF awq_status awq_fake_quantize(const awq_kernels *k, awq_quant quant, awq_matrix weight,
+                                    const float *scale, const float *clip_max, awq_matrix out,
+                                    size_t row_begin, size_t row_end, awq_where *where);
+
+#endif /* AWQ_INFERENCE_ONLY */
+
+/* =================================================================================================
+   >>pack   (foreign layouts will have their importers and exporters at the end of this section)
+   ============================================================================================== */
+
+#define AWQ_LAYOUT_ROWS16 1     /* the native layout: see FORMAT                                  */
+#define AWQ_ROW_STEP     16     /* row ranges of packed tensors begin at multiples of this        */
+
+/*  A view of a packed tensor: pointer-free little-endian bytes whose header has been checked.    */
+typedef struct awq_packed {
+    const unsigned char *data;
+    size_t    size;                         /* bytes used, header included                        */
+    size_t    out_features, in_features;
+    awq_quant quant;
+    int       layout;
+    size_t    q_offset, scales_offset, zeros_offset;    /* zeros_offset = 0 if symmetric          */
+} awq_packed;
+
+/*  Bytes of a packed tensor; 0 if the options are wrong or the size overflows.                   */
+AWQDEF size_t     awq_packed_size(awq_quant quant, size_t out_features, size_t in_features);
+
+/*  awq_packed_open  -  read the header of untrusted bytes (a mapped file, a const array)
+
+    After AWQ_OK no call with this view reads outside [bytes, bytes + size), whatever the payload.
+    Errors    NULL, FORMAT                                                                        */
+AWQDEF awq_status awq_packed_open(awq_packed *packed, const void *bytes, size_t size);
+
+/*  awq_packed_check  -  read the payload too: scales finite and > 0, zeros in range, padding 0
+
+    Errors    NULL, FORMAT (where->row, where->col: row and group)                                */
+AWQDEF awq_status awq_packed_check(const awq_packed *packed, awq_where *where);
+
+#ifndef AWQ_INFERENCE_ONLY
+
+/*  awq_packed_init  -  write the header and clear the payload, so that ranges of rows can be filled
+
+    Memory    awq_packed_size() bytes, no alignment needed (64 is fastest to run)
+    Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY */
+AWQDEF awq_status awq_packed_init(awq_quant quant, size_t out_features, size_t in_features,
+                                  void *memory, size_t memory_size);
+
+/*  awq_pack, awq_unpack  -  rows [row_begin, row_end) between a tensor and packed bytes, lossless
+
+    Range     row_begin a multiple of AWQ_ROW_STEP, row_end too or = out_features
+    Threads   disjoint ranges may run at once
+    Errors    NULL, SHAPE, CONFIG (the quant of both must agree), RANGE, FORMAT (the header);
+              DATA: a q or zero that does not fit in bits (where->row, where->col)                */
+AWQDEF awq_status awq_pack(const awq_kernels *k, const awq_tensor *tensor, void *memory,
+                           size_t memory_size, size_t row_begin, size_t row_end,
+                           awq_where *where);
+AWQDEF awq_status awq_unpack(const awq_kernels *k, const awq_packed *packed, awq_tensor *tensor,
+                             size_t row_begin, size_t row_end);
+
+/*  awq_quantize_packed  -  awq_quantize straight into packed bytes, no tensor between
+
+    The same bits as awq_quantize then awq_pack. Range and threads as awq_pack; errors of both.   */
+AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, const float *scale,
+                                      const float *clip_max, void *memory, size_t memory_size,
+                                      size_t row_begin, size_t row_end, awq_where *where);
+
+#endif /* AWQ_INFERENCE_ONLY */
+
+/* =================================================================================================
+   >>matmul   y = x What^T + bias, What never materialised
+   ============================================================================================== */
+
+/*  Activations are rounded per token and block of at most 128 inputs of one group: x ~ sx * xi.
+    A16: |xi| <= 32639, error about 1e-5.   A8: |xi| <= 127, error about 5e-3, faster.            */
+typedef enum awq_precision { AWQ_A16 = 0, AWQ_A8 = 1 } awq_precision;
+
+/*  Activations prepared once, for every linear that shares them (q/k/v, gate/up, experts).       */
+typedef struct awq_prepared {
+    const unsigned char *data;
+    size_t          tokens, in_features;
+    int             group_size;
+    awq_precision   precision;
+    int             format;             /* of the kernel set that prepared it                     */
+    size_t          token_size;         /* bytes from one token to the next                       */
+    const uint32_t *index;              /* NULL, or token t stands at index[t]                    */
+} awq_prepared;
+
+/*  awq_prepare  -  round tokens [token_begin, token_end) of x to integers
+
+    Formula   per block, sx = max|x| / 32639 (A8: / 127), xi = round(x / sx); x / s first where
+              input_scale s [in_features] is given (an activation that could not be folded away)
+    Shapes    x (tokens, in_features) any dtype; group_size that of the weights
+    Memory    awq_prepared_size() bytes for all tokens, aligned for float; 0 from it: overflow.
+              *prepared views it and is the same for every range; y may be computed once all ran.
+    Errors    NULL, SHAPE, CONFIG, DTYPE, RANGE, MEMORY; DATA (where->row: token)
+    Threads   disjoint ranges may run at once                                                     */
+AWQDEF size_t     awq_prepared_size(const awq_kernels *k, size_t in_features, int group_size,
+                                    awq_precision precision, size_t tokens);
+AWQDEF awq_status awq_prepare(const awq_kernels *k, int group_size, awq_precision precision,
+                              awq_matrix x, const float *input_scale, void *memory,
+                              size_t memory_size, size_t token_begin, size_t token_end,
+                              awq_prepared *prepared, awq_where *where);
+
+/*  awq_prepared_select  -  a view of some prepared tokens, in any order: an expert's share
+
+    Shapes    index [count], each < all->tokens, kept alive by the caller
+    Errors    NULL, RANGE                                                                         */
+AWQDEF awq_status awq_prepared_select(const awq_prepared *all, const uint32_t *index, size_t count,
+                                      awq_prepared *selected);
+
+/*  awq_matmul  -  rows [row_begin, row_end) of a quantized linear, applied to prepared activations
+
+    Formula   y[t][r] = bias[r] + sum over blocks b of (scale * sx) * sum in b of (q - zero) * xi
+    Shapes    packed (out_features, in_features); y (tokens, out_features) any dtype: only columns
+              [row_begin, row_end) are written; bias [out_features] or NULL
+    Range     row_begin a multiple of AWQ_ROW_STEP, row_end too or = out_features
+    Memory    y must not overlap the inputs; no scratch; about 1 KiB of stack
+    Errors    NULL, SHAPE, DTYPE, RANGE, MISMATCH
+    Threads   pure; disjoint ranges may run at once
+    Numerics  integer dots, then fp32 sums in block order: y[t][r] does not depend on the batch, the
+              range or the run. Against float64 on What: relative error (norm) <= 1e-4 for A16,
+              <= 6e-3 for A8. What overflows y's dtype becomes infinite.                          */
+AWQDEF awq_status awq_matmul(const awq_kernels *k, const awq_packed *packed,
+                             const awq_prepared *x, const float *bias, awq_matrix y,
+                             size_t row_begin, size_t row_end);
+
+/* =================================================================================================
+   >>kernels   the CPU kernel set, a value the caller holds
+   ============================================================================================== */
+
+struct awq_kernels {
+    const char *name;               /* "portable", ... for people                                 */
+    int         prepared_format;    /* kernel sets with equal format share prepared activations   */
+    /* the tiles below are internal: awq_* functions check their arguments and call them          */
+    size_t (*token_size)(size_t in_features, int group_size, awq_precision precision);
+    awq_status (*prepare)(const awq_prepared *shape, awq_matrix x, const float *input_scale,
+                          void *memory, size_t token_begin, size_t token_end, awq_where *where);
+    void (*matmul_rows)(const awq_packed *packed, const awq_prepared *x, const float *bias,
+                        awq_matrix y, size_t row_begin, size_t row_end);
+    void (*squared_errors)(const float *d, size_t rows, size_t d_stride, const float *xt,
+                           size_t cols, size_t xt_stride, size_t tokens,
+                           const float *token_weight, double *sums);
+};
+
+/*  The specification, in portable C.                                                             */
+AWQDEF awq_kernels awq_kernels_portable(void);
+/*  The fastest set that this processor and operating system support. Detects on every call (some
+    microseconds): call it once and keep the value.                                               */
+AWQDEF awq_kernels awq_kernels_best(void);
+/*  All sets that can run here, fastest first; writes up to `capacity`, returns how many exist.   */
+AWQDEF size_t      awq_kernels_list(awq_kernels *out, size_t capacity);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* AWQ_H */
+
+/* Stop here if you only want the API. */
+
+/* =================================================================================================
+   IMPLEMENTATION
+   ============================================================================================== */
+
+#if defined(AWQ_IMPLEMENTATION) && !defined(AWQ__IMPLEMENTED)
+#define AWQ__IMPLEMENTED
+
+#include <float.h>
+#include <limits.h>
+#include <string.h>
+#ifndef AWQ_INFERENCE_ONLY
+#include <math.h>
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define AWQ__CHUNK 128 /* floats handled at a time on the stack; also a block of activations */
+
+#if defined(__GNUC__) || defined(_MSC_VER)
+#define AWQ__RESTRICT __restrict
+#else
+#define AWQ__RESTRICT
+#endif
+
+/* =================================================================================================
+   >>impl-bits   numbers as bytes
+   ============================================================================================== */
+
+static uint32_t awq__float_bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+static float awq__bits_float(uint32_t u) {
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+static int awq__is_finite(float x) { return (awq__float_bits(x) & 0x7f800000u) != 0x7f800000u; }
+static int awq__is_scale(float x) { return x > 0 && awq__is_finite(x); }
+static float awq__abs(float x) { return awq__bits_float(awq__float_bits(x) & 0x7fffffffu); }
+
+/* Nearest integer, ties to even, for |x| < 2^22: adding 1.5 * 2^23 pushes the fraction out. The
+   volatile keeps wider registers (x87) and -ffast-math from undoing it. */
+static float awq__round(float x) {
+#if defined(__FAST_MATH__) ||                                                                      \
+    (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16)
+    volatile float shifted = x + 12582912.0f;
+#else
+    float shifted = x + 12582912.0f;
+#endif
+    return shifted - 12582912.0f;
+}
+
+static float awq__half_to_float(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, mantissa = h & 1023u;
+    float subnormal;
+    if (exponent == 31) return awq__bits_float(sign | 0x7f800000u | (mantissa << 13));
+    if (exponent) return awq__bits_float(sign | ((exponent + 112) << 23) | (mantissa << 13));
+    subnormal = (float)(int)mantissa * (1.0f / 16777216.0f); /* 2^-24 */
+    return awq__bits_float(sign | awq__float_bits(subnormal));
+}
+
+/* The top bits of u, rounded to nearest even; drop >= 1 bits go. */
+static uint32_t awq__round_bits(uint32_t u, unsigned drop) {
+    return (u + ((1u << (drop - 1)) - 1) + ((u >> drop) & 1u)) >> drop;
+}
+
+static uint16_t awq__float_to_half(float x) {
+    uint32_t u = awq__float_bits(x), sign = (u >> 16) & 0x8000u;
+    u &= 0x7fffffffu;
+    if (u > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);  /* NaN */
+    if (u >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* >= 65520 rounds to infinity */
+    if (u >= 0x38800000u) return (uint16_t)(sign | awq__round_bits(u - 0x38000000u, 13));
+    if (u < 0x33000000u) return (uint16_t)sign; /* < 2^-25 */
+    return (uint16_t)(sign | awq__round_bits((u & 0x7fffffu) | 0x800000u, 126 - (u >> 23)));
+}
+
+static uint16_t awq__float_to_bf16(float x) {
+    uint32_t u = awq__float_bits(x);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((u >> 16) | 0x40u);
+    return (uint16_t)awq__round_bits(u, 16);
+}
+
+static uint16_t awq__load_u16(const void *p) {
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static float awq__load_float(const void *p, awq_dtype dtype) {
+    float x;
+    if (dtype == AWQ_F16) return awq__half_to_float(awq__load_u16(p));
+    if (dtype == AWQ_BF16) return awq__bits_float((uint32_t)awq__load_u16(p) << 16);
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+static void awq__store_float(void *p, awq_dtype dtype, float x) {
+    uint16_t v;
+    if (dtype == AWQ_F32) {
+        memcpy(p, &x, sizeof x);
+        return;
+    }
+    v = dtype == AWQ_F16 ? awq__float_to_half(x) : awq__float_to_bf16(x);
+    memcpy(p, &v, sizeof v);
+}
+
+/* Little-endian bytes, whatever the host. */
+static uint16_t awq__load_le16(const unsigned char *p) { return (uint16_t)(p[0] | p[1] << 8); }
+static uint32_t awq__load_le32(const unsigned char *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+static uint64_t awq__load_le64(const unsigned char *p) {
+    return (uint64_t)awq__load_le32(p) | (uint64_t)awq__load_le32(p + 4) << 32;
+}
+static float awq__load_le_float(const unsigned char *p, awq_dtype dtype) {
+    if (dtype == AWQ_F16) return awq__half_to_float(awq__load_le16(p));
+    if (dtype == AWQ_BF16) return awq__bits_float((uint32_t)awq__load_le16(p) << 16);
+    return awq__bits_float(awq__load_le32(p));
+}
+
+/* Sizes saturate at SIZE_MAX, which stands for "too large". */
+static size_t awq__add(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
+static size_t awq__mul(size_t a, size_t b) { return a && b > SIZE_MAX / a ? SIZE_MAX : a * b; }
+static size_t awq__align(size_t n, size_t to) {
+    return n > SIZE_MAX - to ? SIZE_MAX : (n + to - 1) / to * to;
+}
+static size_t awq__ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
+static size_t awq__min(size_t a, size_t b) { return a < b ? a : b; }
+static size_t awq__size_or_0(size_t n) { return n == SIZE_MAX ? 0 : n; }
+static int awq__is_aligned(const void *p, size_t to) { return (uintptr_t)p % to == 0; }
+
+/* =================================================================================================
+   >>impl-types
+   ============================================================================================== */
+
+AWQDEF int awq_version(void) { return AWQ_VERSION; }
+
+AWQDEF const char *awq_status_string(awq_status status) {
+    switch (status) {
+#define AWQ__X(name, value, text)                                                                  \
+  case name: return text;
+        AWQ_STATUS_LIST(AWQ__X)
+#undef AWQ__X
+    default: return "not a status of awq.h";
+    }
+}
+
+AWQDEF size_t awq_dtype_size(awq_dtype dtype) {
+    return dtype == AWQ_F32 ? 4 : dtype == AWQ_F16 || dtype == AWQ_BF16 ? 2 : 0;
+}
+
+AWQDEF awq_matrix awq_matrix_view(const void *data, awq_dtype dtype, size_t rows, size_t cols) {
+    awq_matrix m;
+    memcpy(&m.data, &data, sizeof data); /* one view type for inputs and outputs: drops const */
+    m.rows = rows;
+    m.cols = cols;
+    m.stride = cols;
+    m.dtype = dtype;
+    return m;
+}
+
+static unsigned char *awq__at(awq_matrix m, size_t row, size_t col) {
+    return (unsigned char *)m.data + (row * m.stride + col) * awq_dtype_size(m.dtype);
+}
+
+AWQDEF awq_matrix awq_matrix_rows(awq_matrix m, size_t row_begin, size_t row_end) {
+    m.data = awq__at(m, row_begin, 0);
+    m.rows = row_end - row_begin;
+    return m;
+}
+
+/* n elements of a row as fp32. */
+static void awq__load_row(awq_matrix m, size_t row, size_t col, size_t n, float *out) {
+    const unsigned char *p = awq__at(m, row, col);
+    size_t i;
+    if (m.dtype == AWQ_F32) memcpy(out, p, n * sizeof *out);
+    else
+        for (i = 0; i < n; i++) out[i] = awq__load_float(p + 2 * i, m.dtype);
+}
+
+/* Index of the first value that is NaN or infinite, or n. */
+static size_t awq__find_bad(const float *x, size_t n) {
+    uint32_t worst = 0;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        uint32_t u = awq__float_bits(x[i]) & 0x7fffffffu;
+        worst = u > worst ? u : worst;
+    }
+    if (worst < 0x7f800000u) return n;
+    for (i = 0; awq__is_finite(x[i]); i++) {
+    }
+    return i;
+}
+
+static size_t awq__group_size(size_t in_features, int group_size) {
+    return group_size < 0 || (size_t)group_size > in_features ? in_features : (size_t)group_size;
+}
+
+AWQDEF size_t awq_group_count(size_t in_features, int group_size) {
+    if (in_features == 0 || group_size == 0 || group_size < -1) return 0;
+    return awq__ceil_div(in_features, awq__group_size(in_features, group_size));
+}
+
+/* =================================================================================================
+   >>impl-check   arguments
+   ============================================================================================== */
+
+static awq_status awq__fail(awq_where *where, awq_status status, size_t matrix, size_t row,
+                            size_t col) {
+    if (where) {
+        where->matrix = matrix;
+        where->row = row;
+        where->col = col;
+    }
+    return status;
+}
+
+static awq_status awq__check_matrix(awq_matrix m) {
+    size_t elements;
+    if (awq_dtype_size(m.dtype) == 0) return AWQ_ERR_DTYPE;
+    if (m.rows == 0 || m.cols == 0) return AWQ_OK;
+    if (!m.data) return AWQ_ERR_NULL;
+    if (m.rows > 1 && m.stride < m.cols) return AWQ_ERR_SHAPE;
+    elements = awq__add(awq__mul(m.rows - 1, m.stride), m.cols);
+    return awq__mul(elements, awq_dtype_size(m.dtype)) == SIZE_MAX ? AWQ_ERR_SHAPE : AWQ_OK;
+}
+
+static awq_status awq__check_quant(awq_quant quant) {
+    if (quant.bits != 2 && quant.bits != 3 && quant.bits != 4 && quant.bits != 8)
+        return AWQ_ERR_CONFIG;
+    if (quant.group_size < -1 || quant.group_size == 0) return AWQ_ERR_CONFIG;
+    if (quant.symmetric != 0 && quant.symmetric != 1) return AWQ_ERR_CONFIG;
+    return awq_dtype_size(quant.scale_dtype) ? AWQ_OK : AWQ_ERR_DTYPE;
+}
+
+static awq_status awq__check_range(size_t begin, size_t end, size_t count, size_t step) {
+    if (begin > end || end > count) return AWQ_ERR_RANGE;
+    if (begin % step || (end % step && end != count)) return AWQ_ERR_RANGE;
+    return AWQ_OK;
+}
+
+#define AWQ__TRY(call)                                                                             \
+  do {                                                                                             \
+    awq_status awq__status = (call);                                                               \
+    if (awq__status != AWQ_OK) return awq__status;                                                 \
+  } while (0)
+#ifndef AWQ_INFERENCE_ONLY
+
+/* A caller's memory handed out piece by piece; the same calls with base = NULL measure it. */
+typedef struct awq__arena {
+    unsigned char *base;
+    size_t used;
+} awq__arena;
+
+static void *awq__take(awq__arena *arena, size_t count, size_t size) {
+    size_t at = awq__align(arena->used, 64);
+    if (at == SIZE_MAX) at = arena->used = SIZE_MAX;
+    else arena->used = awq__add(at, awq__mul(count, size));
+    return arena->base && arena->used != SIZE_MAX ? arena->base + at : NULL;
+}
+
+static void awq__run(const awq_parallel *parallel, size_t count, size_t step, awq_task *task,
+                     void *arg) {
+    if (count == 0) return;
+    if (parallel) parallel->run(parallel->context, count, step, task, arg);
+    else task(arg, 0, count, 0);
+}
+
+static awq_status awq__check_parallel(const awq_parallel *parallel) {
+    if (!parallel) return AWQ_OK;
+    if (!parallel->run) return AWQ_ERR_NULL;
+    return parallel->workers ? AWQ_OK : AWQ_ERR_CONFIG;
+}
+
+static size_t awq__workers(const awq_parallel *parallel) {
+    return parallel ? parallel->workers : 1;
+}
+
+/* n values > 0 and finite, or AWQ_ERR_DATA. NULL stands for all 1. */
+static awq_status awq__check_scale(const float *scale, size_t n, awq_where *where) {
+    size_t i;
+    for (i = 0; scale && i < n; i++)
+        if (!awq__is_scale(scale[i])) return awq__fail(where, AWQ_ERR_DATA, 0, 0, i);
+    return AWQ_OK;
+}
+
+/* Every element finite, or AWQ_ERR_DATA with its place. */
+static awq_status awq__check_finite(awq_matrix m, size_t matrix, awq_where *where) {
+    float x[AWQ__CHUNK];
+    size_t row, col;
+    for (row = 0; row < m.rows; row++)
+        for (col = 0; col < m.cols; col += AWQ__CHUNK) {
+            size_t n = awq__min(AWQ__CHUNK, m.cols - col), bad;
+            awq__load_row(m, row, col, n, x);
+            if ((bad = awq__find_bad(x, n)) < n)
+                return awq__fail(where, AWQ_ERR_DATA, matrix, row, col + bad);
+        }
+    return AWQ_OK;
+}
+
+static awq_status awq__check_weight(awq_matrix weight, size_t in_features) {
+    AWQ__TRY(awq__check_matrix(weight));
+    return weight.rows && weight.cols && weight.cols == in_features ? AWQ_OK : AWQ_ERR_SHAPE;
+}
+
+static awq_status awq__check_weights(const awq_matrix *weights, size_t count) {
+    size_t i;
+    if (!weights) return AWQ_ERR_NULL;
+    if (count == 0) return AWQ_ERR_SHAPE;
+    for (i = 0; i < count; i++) AWQ__TRY(awq__check_weight(weights[i], weights[0].cols));
+    return AWQ_OK;
+}
+
+/* y[i] += sum over j < count of a[j * a_stride] * x[j * x_stride + i]. Eight at a time, so that y
+   is loaded and stored once per eight products; compilers vectorise the loop over i. */
+static void awq__add_products(float *AWQ__RESTRICT y, size_t n, const float *AWQ__RESTRICT a,
+                              size_t a_stride, const float *AWQ__RESTRICT x, size_t x_stride,
+                              size_t count) {
+    size_t i, s = x_stride;
+    for (; count >= 8; count -= 8, a += 8 * a_stride, x += 8 * x_stride) {
+        size_t k = a_stride;
+        float a0 = a[0], a1 = a[k], a2 = a[2 * k], a3 = a[3 * k];
+        float a4 = a[4 * k], a5 = a[5 * k], a6 = a[6 * k], a7 = a[7 * k];
+        for (i = 0; i < n; i++) {
+            float low = (a0 * x[i] + a1 * x[s + i]) + (a2 * x[2 * s + i] + a3 * x[3 * s + i]);
+            float high = (a4 * x[4 * s + i] + a5 * x[5 * s + i]) +
+                         (a6 * x[6 * s + i] + a7 * x[7 * s + i]);
+            y[i] += low + high;
+        }
+    }
+    for (; count; count--, a += a_stride, x += x_stride)
+        for (i = 0; i < n; i++) y[i] += *a * x[i];
+}
+
+/* =================================================================================================
+   >>impl-calibrate
+   ============================================================================================== */
+
+#define AWQ__BLOCK 32 /* tokens accumulated at a time */
+
+static void awq__stats_layout(awq_stats *s, awq__arena *arena, size_t in, size_t sketch_rows,
+                              int with_gram) {
+    s->abs_sum = (double *)awq__take(arena, in, sizeof(double));
+    s->sq_sum = (double *)awq__take(arena, in, sizeof(double));
+    s->abs_max = (float *)awq__take(arena, in, sizeof(float));
+    s->block = (float *)awq__take(arena, awq__mul(in, AWQ__BLOCK), sizeof(float));
+    s->sketch =
+        sketch_rows ? (float *)awq__take(arena, awq__mul(in, sketch_rows), sizeof(float)) : NULL;
+    s->gram = with_gram ? (float *)awq__take(arena, awq__mul(in, in), sizeof(float)) : NULL;
+}
+
+AWQDEF size_t awq_stats_size(size_t in_features, size_t sketch_rows, int with_gram) {
+    awq_stats stats;
+    awq__arena arena = { NULL, 0 };
+    awq__stats_layout(&stats, &arena, in_features, sketch_rows, with_gram);
+    return awq__size_or_0(arena.used);
+}
+
+AWQDEF awq_status awq_stats_init(awq_stats *stats, size_t in_features, size_t sketch_rows,
+                                 int with_gram, uint64_t sketch_seed, void *memory,
+                                 size_t memory_size) {
+    size_t size = awq_stats_size(in_features, sketch_rows, with_gram);
+    awq__arena arena;
+    if (!stats || !memory) return AWQ_ERR_NULL;
+    if (in_features == 0) return AWQ_ERR_SHAPE;
+    if (size == 0 || memory_size < size || !awq__is_aligned(memory, sizeof(double)))
+        return AWQ_ERR_MEMORY;
+    memset(memory, 0, size);
+    memset(stats, 0, sizeof *stats);
+    arena.base = (unsigned char *)memory;
+    arena.used = 0;
+    awq__stats_layout(stats, &arena, in_features, sketch_rows, with_gram);
+    stats->in_features = in_features;
+    stats->sketch_rows = sketch_rows;
+    stats->sketch_seed = sketch_seed;
+    return AWQ_OK;
+}
+
+/* A block of tokens on its way into the sums. */
+typedef struct awq__batch {
+    awq_stats *stats;
+    awq_matrix x;
+    size_t tokens;          /* <= AWQ__BLOCK, all of weight > 0 */
+    size_t row[AWQ__BLOCK]; /* of x */
+    float weight[AWQ__BLOCK];
+} awq__batch;
+
+static void awq__batch_moments(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__batch *b = (const awq__batch *)arg;
+    awq_stats *s = b->stats;
+    size_t t, c;
+    (void)worker;
+    for (t = 0; t < b->tokens; t++) {
+        float *x = s->block + t * s->in_features, root = sqrtf(b->weight[t]);
+        double w = (double)b->weight[t];
+        awq__load_row(b->x, b->row[t], begin, end - begin, x + begin);
+        for (c = begin; c < end; c++) {
+            float a = awq__abs(x[c]);
+            s->abs_max[c] = a > s->abs_max[c] ? a : s->abs_max[c];
+            s->abs_sum[c] += w * (double)a;
+            s->sq_sum[c] += w * ((double)a * (double)a);
+            x[c] *= root;
+        }
+    }
+}
+
+/* +1 or -1: the sign of token number `token` in sketch row `row`. The mixer is splitmix64's. */
+static float awq__sign(uint64_t seed, uint64_t token, size_t row) {
+    uint64_t h = seed + token * 0x9e3779b97f4a7c15u + (uint64_t)row * 0xd1b54a32d192ed03u;
+    h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
+    h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
+    return (h ^ (h >> 31)) & 1u ? -1.0f : 1.0f;
+}
+
+static void awq__batch_sketch(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__batch *b = (const awq__batch *)arg;
+    const awq_stats *s = b->stats;
+    float sign[AWQ__BLOCK], sum[AWQ__CHUNK];
+    size_t r, t, c, i;
+    (void)worker;
+    for (c = begin; c < end; c += AWQ__CHUNK) {
+        size_t n = awq__min(AWQ__CHUNK, end - c);
+        for (r = 0; r < s->sketch_rows; r++) {
+            float *out = s->sketch + r * s->in_features + c;
+            for (t = 0; t < b->tokens; t++) sign[t] = awq__sign(s->sketch_seed, s->count + t, r);
+            for (i = 0; i < n; i++) sum[i] = 0;
+            awq__add_products(sum, n, sign, 1, s->block + c, s->in_features, b->tokens);
+            for (i = 0; i < n; i++) out[i] += sum[i];
+        }
+    }
+}
+
+/* gram[row][col ..) += the block's part, from the diagonal on */
+static void awq__gram_row(const awq__batch *b, size_t row, size_t begin, size_t end) {
+    const awq_stats *s = b->stats;
+    float sum[AWQ__CHUNK], *out;
+    size_t i, from = begin > row ? begin : row, n = end - from;
+    if (from >= end) return;
+    for (i = 0; i < n; i++) sum[i] = 0;
+    awq__add_products(sum, n, s->block + row, s->in_features, s->block + from, s->in_features,
+                      b->tokens);
+    out = s->gram + row * s->in_features + from;
+    for (i = 0; i < n; i++) out[i] += sum[i];
+}
+
+/* Row p is taken together with row in - 1 - p, so that every index costs the same. */
+static void awq__batch_gram(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__batch *b = (const awq__batch *)arg;
+    size_t in = b->stats->in_features, p, col;
+    (void)worker;
+    for (col = 0; col < in; col += AWQ__CHUNK)
+        for (p = begin; p < end; p++) {
+            size_t stop = awq__min(col + AWQ__CHUNK, in);
+            awq__gram_row(b, p, col, stop);
+            if (in - 1 - p != p) awq__gram_row(b, in - 1 - p, col, stop);
+        }
+}
+
+/* The batch is good: every value finite, weights >= 0, and no fp32 sum can overflow. */
+static awq_status awq__check_batch(const awq_stats *stats, awq_matrix x, const float *token_weight,
+                                   awq_where *where) {
+    float chunk[AWQ__CHUNK], largest = 0;
+    double weight = stats->weight;
+    size_t row, col, i, at_row = 0, at_col = 0;
+    for (row = 0; row < x.rows; row++) {
+        float w = token_weight ? token_weight[row] : 1.0f;
+        if (!(w >= 0) || !awq__is_finite(w)) return awq__fail(where, AWQ_ERR_DATA, 0, row, x.cols);
+        weight += (double)w;
+        for (col = 0; w > 0 && col < x.cols; col += AWQ__CHUNK) {
+            size_t n = awq__min(AWQ__CHUNK, x.cols - col), bad;
+            awq__load_row(x, row, col, n, chunk);
+            if ((bad = awq__find_bad(chunk, n)) < n)
+                return awq__fail(where, AWQ_ERR_DATA, 0, row, col + bad);
+            for (i = 0; i < n; i++)
+                if (awq__abs(chunk[i]) > largest) {
+                    largest = awq__abs(chunk[i]);
+                    at_row = row;
+                    at_col = col + i;
+                }
+        }
+    }
+    if (!stats->sketch && !stats->gram) return AWQ_OK;
+    for (i = 0; i < stats->in_features; i++)
+        if (stats->abs_max[i] > largest) largest = stats->abs_max[i];
+    if ((double)largest * (double)largest * weight > (double)FLT_MAX / 4)
+        return awq__fail(where, AWQ_ERR_DATA, 0, at_row, at_col);
+    return AWQ_OK;
+}
+
+static void awq__add_batch(awq__batch *b, const awq_parallel *parallel) {
+    awq_stats *s = b->stats;
+    size_t t;
+    if (b->tokens == 0) return;
+    awq__run(parallel, s->in_features, 16, awq__batch_moments, b);
+    if (s->sketch) awq__run(parallel, s->in_features, 16, awq__batch_sketch, b);
+    if (s->gram) awq__run(parallel, awq__ceil_div(s->in_features, 2), 1, awq__batch_gram, b);
+    for (t = 0; t < b->tokens; t++) s->weight += (double)b->weight[t];
+    s->count += b->tokens;
+    b->tokens = 0;
+}
+
+AWQDEF awq_status awq_stats_add(const awq_kernels *k, awq_stats *stats, awq_matrix x,
+                                const float *token_weight, const awq_parallel *parallel,
+                                awq_where *where) {
+    awq__batch batch;
+    size_t row;
+    if (!k || !stats || !stats->abs_max) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_matrix(x));
+    AWQ__TRY(awq__check_parallel(parallel));
+    if (x.rows && x.cols != stats->in_features) return AWQ_ERR_SHAPE;
+    AWQ__TRY(awq__check_batch(stats, x, token_weight, where));
+    batch.stats = stats;
+    batch.x = x;
+    batch.tokens = 0;
+    for (row = 0; row < x.rows; row++) {
+        float w = token_weight ? token_weight[row] : 1.0f;
+        if (!(w > 0)) continue;
+        batch.row[batch.tokens] = row;
+        batch.weight[batch.tokens++] = w;
+        if (batch.tokens == AWQ__BLOCK) awq__add_batch(&batch, parallel);
+    }
+    awq__add_batch(&batch, parallel);
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_stats_merge(awq_stats *into, const awq_stats *from) {
+    size_t i, n;
+    if (!into || !from || !into->abs_max || !from->abs_max) return AWQ_ERR_NULL;
+    n = into->in_features;
+    if (from->in_features != n || into->sketch_rows != from->sketch_rows ||
+        !into->gram != !from->gram)
+        return AWQ_ERR_SHAPE;
+    into->count += from->count;
+    into->weight += from->weight;
+    for (i = 0; i < n; i++) {
+        if (from->abs_max[i] > into->abs_max[i]) into->abs_max[i] = from->abs_max[i];
+        into->abs_sum[i] += from->abs_sum[i];
+        into->sq_sum[i] += from->sq_sum[i];
+    }
+    for (i = 0; i < n * into->sketch_rows; i++) into->sketch[i] += from->sketch[i];
+    for (i = 0; into->gram && i < n * n; i++) into->gram[i] += from->gram[i];
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_stats_get(const awq_stats *stats, awq_statistic which, float *out) {
+    double tokens;
+    size_t i;
+    if (!stats || !stats->abs_max || !out) return AWQ_ERR_NULL;
+    if (which != AWQ_ABS_MAX && which != AWQ_ABS_MEAN && which != AWQ_SQ_MEAN)
+        return AWQ_ERR_CONFIG;
+    tokens = stats->weight > 0 ? stats->weight : 1;
+    for (i = 0; i < stats->in_features; i++)
+        out[i] =
+            which == AWQ_ABS_MAX
+                ? stats->abs_max[i]
+                : (float)((which == AWQ_ABS_MEAN ? stats->abs_sum[i] : stats->sq_sum[i]) / tokens);
+    return AWQ_OK;
+}
+/* =================================================================================================
+   >>impl-group   the quantizer of one group of one row; search, clip and quantize all call it
+   ============================================================================================== */
+
+/* The weights as the quantizer sees them: u = clamp(w * s, +-clip). */
+typedef struct awq__source {
+    awq_matrix weight;
+    const float *scale;    /* [in_features] or NULL */
+    const float *clip_max; /* [out_features][groups] or NULL */
+} awq__source;
+
+typedef struct awq__grid {
+    float scale;
+    float zero;
+} awq__grid;
+
+static float awq__levels(int bits) { return (float)((1 << bits) - 1); }
+
+static void awq__load_scaled(const awq__source *src, size_t row, size_t col, size_t n, float clip,
+                             float *u) {
+    size_t i;
+    awq__load_row(src->weight, row, col, n, u);
+    if (src->scale)
+        for (i = 0; i < n; i++) u[i] *= src->scale[col + i];
+    if (clip < FLT_MAX)
+        for (i = 0; i < n; i++) u[i] = u[i] > clip ? clip : u[i] < -clip ? -clip : u[i];
+}
+
+/* Smallest scale stored: still a normal number once it is fp32. */
+static float awq__least_scale(awq_dtype dtype) {
+    return dtype == AWQ_F16 ? 1.0f / 16777216.0f : FLT_MIN;
+}
+
+/* scale and zero point for the range [lo, hi], which includes 0. The zero point comes from the
+   scale before it is rounded to its dtype, as in AutoAWQ. */
+static awq_status awq__fit_range(const awq_quant *quant, float lo, float hi, awq__grid *grid) {
+    float levels = awq__levels(quant->bits), half = (float)(1 << (quant->bits - 1));
+    float least = awq__least_scale(quant->scale_dtype), raw, span = hi - lo;
+    unsigned char stored[4];
+    if (quant->symmetric) raw = (-lo > hi ? -lo : hi) / (half - 1);
+    else raw = awq__is_finite(span) ? span / levels : hi / levels - lo / levels;
+    if (raw < least) raw = least;
+    grid->zero = quant->symmetric ? half : awq__round(-lo / raw);
+    awq__store_float(stored, quant->scale_dtype, raw);
+    grid->scale = awq__load_float(stored, quant->scale_dtype);
+    return awq__is_finite(grid->scale) ? AWQ_OK : AWQ_ERR_SCALE;
+}
+
+static awq_status awq__fit_group(const awq__source *src, const awq_quant *quant, size_t row,
+                                 size_t begin, size_t end, float clip, awq__grid *grid,
+                                 awq_where *where) {
+    float u[AWQ__CHUNK], lo = 0, hi = 0;
+    size_t col, i;
+    if (!(clip >= 0)) return awq__fail(where, AWQ_ERR_DATA, 0, row, begin);
+    for (col = begin; col < end; col += AWQ__CHUNK) {
+        size_t n = awq__min(AWQ__CHUNK, end - col), bad;
+        awq__load_scaled(src, row, col, n, clip, u);
+        if ((bad = awq__find_bad(u, n)) < n)
+            return awq__fail(where, AWQ_ERR_DATA, 0, row, col + bad);
+        for (i = 0; i < n; i++) {
+            lo = u[i] < lo ? u[i] : lo;
+            hi = u[i] > hi ? u[i] : hi;
+        }
+    }
+    return awq__fit_range(quant, lo, hi, grid) == AWQ_OK
+               ? AWQ_OK
+               : awq__fail(where, AWQ_ERR_SCALE, 0, row, begin);
+}
+
+/* q of n <= AWQ__CHUNK columns, as small whole floats */
+static void awq__round_chunk(const awq__source *src, const awq_quant *quant, size_t row, size_t col,
+                             size_t n, float clip, awq__grid grid, float *q) {
+    float levels = awq__levels(quant->bits);
+    size_t i;
+    awq__load_scaled(src, row, col, n, clip, q);
+    for (i = 0; i < n; i++) {
+        float v = awq__round(q[i] / grid.scale) + grid.zero;
+        q[i] = v < 0 ? 0 : v > levels ? levels : v;
+    }
+}
+
+/* out = Q(u) / s: what columns [begin, end) become */
+static void awq__fake_group(const awq__source *src, const awq_quant *quant, size_t row,
+                            size_t begin, size_t end, float clip, awq__grid grid, float *out) {
+    size_t col, i;
+    for (col = begin; col < end; col += AWQ__CHUNK) {
+        size_t n = awq__min(AWQ__CHUNK, end - col);
+        float *q = out + (col - begin);
+        awq__round_chunk(src, quant, row, col, n, clip, grid, q);
+        for (i = 0; i < n; i++) q[i] = (q[i] - grid.zero) * grid.scale;
+        if (src->scale)
+            for (i = 0; i < n; i++) q[i] /= src->scale[col + i];
+    }
+}
+
+/* out = Q(u) / s - w */
+static void awq__error_group(const awq__source *src, const awq_quant *quant, size_t row,
+                             size_t begin, size_t end, float clip, awq__grid grid, float *out) {
+    float w[AWQ__CHUNK];
+    size_t col, i;
+    awq__fake_group(src, quant, row, begin, end, clip, grid, out);
+    for (col = begin; col < end; col += AWQ__CHUNK) {
+        size_t n = awq__min(AWQ__CHUNK, end - col);
+        awq__load_row(src->weight, row, col, n, w);
+        for (i = 0; i < n; i++) out[col - begin + i] -= w[i];
+    }
+}
+
+/* =================================================================================================
+   >>impl-loss   what an error d of a weight row does to the output
+   ============================================================================================== */
+
+#define AWQ__TILE 16 /* tokens side by side, so that the inner loop is a vector */
+#define AWQ__ROWS 4  /* rows of d handled together */
+
+/* The inputs in the form the loss reads. Rows of X, or of the sketch, stand in tiles of AWQ__TILE
+   tokens: xt[tile][channel][AWQ__TILE], the last tile filled up with zeros. */
+typedef struct awq__evidence {
+    awq_loss loss;
+    size_t in_features, tokens;
+    float *xt;
+    float *token_weight; /* [tokens, whole tiles] or NULL */
+    float *diagonal;     /* [in_features] mean|x|^2 */
+    const float *gram;
+    double divisor; /* turns a sum over rows of W into a mean over tokens */
+} awq__evidence;
+
+static size_t awq__evidence_tokens(const awq_inputs *inputs) {
+    if (inputs->loss == AWQ_LOSS_ROWS) return inputs->rows.rows;
+    return inputs->loss == AWQ_LOSS_SKETCH ? inputs->stats->sketch_rows : 0;
+}
+
+static void awq__evidence_layout(awq__evidence *e, awq__arena *arena, const awq_inputs *inputs,
+                                 size_t in) {
+    size_t tokens = awq__align(awq__evidence_tokens(inputs), AWQ__TILE);
+    memset(e, 0, sizeof *e);
+    e->loss = inputs->loss;
+    e->in_features = in;
+    e->tokens = tokens;
+    if (tokens) e->xt = (float *)awq__take(arena, awq__mul(tokens, in), sizeof(float));
+    if (inputs->loss == AWQ_LOSS_ROWS && inputs->token_weight)
+        e->token_weight = (float *)awq__take(arena, tokens, sizeof(float));
+    if (inputs->loss == AWQ_LOSS_DIAGONAL)
+        e->diagonal = (float *)awq__take(arena, in, sizeof(float));
+}
+
+static awq_status awq__check_inputs(const awq_inputs *inputs, size_t in) {
+    if (!inputs) return AWQ_ERR_NULL;
+    if (inputs->stats && inputs->stats->in_features != in) return AWQ_ERR_SHAPE;
+    switch (inputs->loss) {
+    case AWQ_LOSS_ROWS:
+        AWQ__TRY(awq__check_matrix(inputs->rows));
+        return inputs->rows.rows && inputs->rows.cols == in ? AWQ_OK : AWQ_ERR_SHAPE;
+    case AWQ_LOSS_SKETCH: return inputs->stats && inputs->stats->sketch ? AWQ_OK : AWQ_ERR_NULL;
+    case AWQ_LOSS_GRAM: return inputs->stats && inputs->stats->gram ? AWQ_OK : AWQ_ERR_NULL;
+    case AWQ_LOSS_DIAGONAL: return inputs->stats && inputs->stats->abs_sum ? AWQ_OK : AWQ_ERR_NULL;
+    case AWQ_LOSS_CALLBACK: return inputs->callback ? AWQ_OK : AWQ_ERR_NULL;
+    default: return AWQ_ERR_CONFIG;
+    }
+}
+
+static void awq__spread_token(awq__evidence *e, size_t token, size_t col, size_t n,
+                              const float *x) {
+    float *out = e->xt + (token / AWQ__TILE * e->in_features + col) * AWQ__TILE + token % AWQ__TILE;
+    size_t i;
+    for (i = 0; i < n; i++) out[i * AWQ__TILE] = x[i];
+}
+
+static awq_status awq__spread_rows(awq__evidence *e, const awq_inputs *inputs, size_t matrix,
+                                   awq_where *where) {
+    float x[AWQ__CHUNK];
+    size_t t, col;
+    memset(e->xt, 0, e->tokens * e->in_features * sizeof *e->xt);
+    if (e->token_weight) memset(e->token_weight, 0, e->tokens * sizeof *e->token_weight);
+    for (t = 0; t < inputs->rows.rows; t++) {
+        float w = inputs->token_weight ? inputs->token_weight[t] : 1.0f;
+        if (!(w >= 0) || !awq__is_finite(w))
+            return awq__fail(where, AWQ_ERR_DATA, matrix, t, e->in_features);
+        if (e->token_weight) e->token_weight[t] = w;
+        e->divisor += (double)w;
+        for (col = 0; w > 0 && col < e->in_features; col += AWQ__CHUNK) {
+            size_t n = awq__min(AWQ__CHUNK, e->in_features - col), bad;
+            awq__load_row(inputs->rows, t, col, n, x);
+            if ((bad = awq__find_bad(x, n)) < n)
+                return awq__fail(where, AWQ_ERR_DATA, matrix, t, col + bad);
+            awq__spread_token(e, t, col, n, x);
+        }
+    }
+    return AWQ_OK;
+}
+
+/* Fill what awq__evidence_layout laid out. `matrix` is how *where names the rows of X. */
+static awq_status awq__evidence_fill(awq__evidence *e, const awq_inputs *inputs, size_t matrix,
+                                     awq_where *where) {
+    const awq_stats *s = inputs->stats;
+    size_t r, c;
+    if (e->loss == AWQ_LOSS_ROWS) return awq__spread_rows(e, inputs, matrix, where);
+    if (e->loss == AWQ_LOSS_SKETCH) {
+        memset(e->xt, 0, e->tokens * e->in_features * sizeof *e->xt);
+        for (r = 0; r < s->sketch_rows; r++)
+            awq__spread_token(e, r, 0, e->in_features, s->sketch + r * e->in_features);
+        e->divisor = s->weight * (double)s->sketch_rows;
+    }
+    if (e->loss == AWQ_LOSS_GRAM) {
+        e->gram = s->gram;
+        e->divisor = s->weight;
+    }
+    if (e->loss == AWQ_LOSS_DIAGONAL) {
+        AWQ__TRY(awq_stats_get(s, AWQ_ABS_MEAN, e->diagonal));
+        for (c = 0; c < e->in_features; c++) e->diagonal[c] *= e->diagonal[c];
+        e->divisor = s->weight > 0 ? (double)e->in_features : 0;
+    }
+    return AWQ_OK;
+}
+
+/* sums[r] = sum over tokens of w_t (d[r] . x_t)^2, for rows <= AWQ__ROWS */
+static void awq__squared_errors_portable(const float *d, size_t rows, size_t d_stride,
+                                         const float *xt, size_t cols, size_t xt_stride,
+                                         size_t tokens, const float *token_weight, double *sums) {
+    size_t tile, r, c, t;
+    for (r = 0; r < rows; r++) sums[r] = 0;
+    for (tile = 0; tile < tokens / AWQ__TILE; tile++) {
+        float y[AWQ__ROWS][AWQ__TILE];
+        memset(y, 0, sizeof y);
+        for (c = 0; c < cols; c += AWQ__CHUNK) /* a chunk of x serves all rows from the L1 cache */
+            for (r = 0; r < rows; r++)
+                awq__add_products(y[r], AWQ__TILE, d + r * d_stride + c, 1,
+                                  xt + tile * xt_stride + c * AWQ__TILE, AWQ__TILE,
+                                  awq__min(AWQ__CHUNK, cols - c));
+        for (r = 0; r < rows; r++)
+            for (t = 0; t < AWQ__TILE; t++) {
+                double w = token_weight ? (double)token_weight[tile * AWQ__TILE + t] : 1.0;
+                sums[r] += w * ((double)y[r][t] * (double)y[r][t]);
+            }
+    }
+}
+
+/* a . b in 16 interleaved sums, which compilers turn into vectors without reordering anything */
+static double awq__dot(const float *a, const float *b, size_t n) {
+    float sum[16];
+    double total = 0;
+    size_t i, j;
+    for (j = 0; j < 16; j++) sum[j] = 0;
+    for (i = 0; i + 16 <= n; i += 16)
+        for (j = 0; j < 16; j++) sum[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) sum[i % 16] += a[i] * b[i];
+    for (j = 0; j < 16; j++) total += (double)sum[j];
+    return total;
+}
+
+/* sums[r] = the loss of d[r], which stands for columns [begin, end) */
+static void awq__row_losses(const awq_kernels *k, const awq__evidence *e, const float *d,
+                            size_t rows, size_t d_stride, size_t begin, size_t end, double *sums) {
+    size_t r, i, n = end - begin;
+    if (e->xt) {
+        k->squared_errors(d, rows, d_stride, e->xt + begin * AWQ__TILE, n,
+                          e->in_features * AWQ__TILE, e->tokens, e->token_weight, sums);
+        return;
+    }
+    for (r = 0; r < rows; r++) {
+        const float *v = d + r * d_stride;
+        sums[r] = 0;
+        for (i = 0; i < n; i++) {
+            const float *h = e->gram ? e->gram + (begin + i) * e->in_features + begin : NULL;
+            if (h)
+                sums[r] += (double)v[i] * ((double)h[i] * (double)v[i] +
+                                           2 * awq__dot(h + i + 1, v + i + 1, n - i - 1));
+            else sums[r] += (double)e->diagonal[begin + i] * ((double)v[i] * (double)v[i]);
+        }
+    }
+}
+
+/* One pass over the rows of one weight: how d is made, and where the row losses go. */
+typedef struct awq__loss_task {
+    const awq_kernels *k;
+    const awq__evidence *evidence;
+    awq__source source;
+    const awq_quant *quant;   /* NULL: d = approximation - w */
+    awq_matrix approximation; /* data NULL: 0 */
+    float *d;                 /* [workers][AWQ__ROWS][in_features] */
+    double *row_loss;         /* [out_features] */
+} awq__loss_task;
+
+/* 0 where the row cannot be quantized so: its scale, or a scaled weight, overflows */
+static int awq__error_row(const awq__loss_task *task, size_t row, float *d) {
+    size_t in = task->evidence->in_features, begin, i, size;
+    if (!task->quant) {
+        awq__load_row(task->source.weight, row, 0, in, d);
+        for (i = 0; task->approximation.data && i < in; i++)
+            d[i] =
+                awq__load_float(awq__at(task->approximation, row, i), task->approximation.dtype) -
+                d[i];
+        return 1;
+    }
+    size = awq__group_size(in, task->quant->group_size);
+    for (begin = 0; begin < in; begin += size) {
+        size_t end = awq__min(begin + size, in);
+        awq__grid grid;
+        if (awq__fit_group(&task->source, task->quant, row, begin, end, FLT_MAX, &grid, NULL) !=
+            AWQ_OK)
+            return 0;
+        awq__error_group(&task->source, task->quant, row, begin, end, FLT_MAX, grid, d + begin);
+    }
+    return 1;
+}
+
+static void awq__loss_rows(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__loss_task *task = (const awq__loss_task *)arg;
+    size_t in = task->evidence->in_features, row, r;
+    float *d = task->d + worker * AWQ__ROWS * in;
+    for (row = begin; row < end; row += AWQ__ROWS) {
+        size_t rows = awq__min(AWQ__ROWS, end - row);
+        int usable[AWQ__ROWS];
+        for (r = 0; r < rows; r++)
+            if (!(usable[r] = awq__error_row(task, row + r, d + r * in)))
+                memset(d + r * in, 0, in * sizeof *d);
+        awq__row_losses(task->k, task->evidence, d, rows, in, 0, in, task->row_loss + row);
+        for (r = 0; r < rows; r++)
+            if (!usable[r]) task->row_loss[row + r] = HUGE_VAL;
+    }
+}
+
+/* Sum over the rows of one weight, in row order whatever the split. */
+static double awq__loss_sum(awq__loss_task *task, const awq_parallel *parallel) {
+    double sum = 0;
+    size_t row, rows = task->source.weight.rows;
+    awq__run(parallel, rows, AWQ__ROWS, awq__loss_rows, task);
+    for (row = 0; row < rows; row++) sum += task->row_loss[row];
+    return sum;
+}
+
+/* =================================================================================================
+   >>impl-search
+   ============================================================================================== */
+
+AWQDEF awq_search_config awq_search_preset(awq_preset preset, awq_quant quant) {
+    awq_search_config config;
+    memset(&config, 0, sizeof config);
+    config.quant = quant;
+    config.rule = preset == AWQ_PRESET_PAPER     ? AWQ_SCALE_MAX
+                  : preset == AWQ_PRESET_AUTOAWQ ? AWQ_SCALE_DUO
+                  : preset == AWQ_PRESET_KERAS   ? AWQ_SCALE_KERAS
+                                                 : AWQ_SCALE_MEAN;
+    config.grid_points = preset == AWQ_PRESET_KERAS ? 21 : 20;
+    config.grid_steps = 20;
+    return config;
+}
+
+/* v[c] += |w[c]| / max|w| of the group, for one row; w, in one piece, is a chunk at a time */
+static awq_status awq__add_weight_stat(awq_matrix weight, size_t row, size_t begin, size_t end,
+                                       double *v, size_t matrix, awq_where *where) {
+    float w[AWQ__CHUNK], largest = 0;
+    size_t col, i;
+    for (col = begin; col < end; col += AWQ__CHUNK) {
+        size_t n = awq__min(AWQ__CHUNK, end - col), bad;
+        awq__load_row(weight, row, col, n, w);
+        if ((bad = awq__find_bad(w, n)) < n)
+            return awq__fail(where, AWQ_ERR_DATA, matrix, row, col + bad);
+        for (i = 0; i < n; i++) largest = awq__abs(w[i]) > largest ? awq__abs(w[i]) : largest;
+    }
+    for (col = begin; col < end; col += AWQ__CHUNK) {
+        size_t n = awq__min(AWQ__CHUNK, end - col);
+        awq__load_row(weight, row, col, n, w);
+        for (i = 0; i < n; i++) v[col + i] += (double)(awq__abs(w[i]) / (largest + 1e-6f));
+    }
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_weight_stat(const awq_matrix *weights, size_t weight_count, int group_size,
+                                  double *out, awq_where *where) {
+    size_t m, row, begin, c, in, size, rows = 0;
+    AWQ__TRY(awq__check_weights(weights, weight_count));
+    if (!out) return AWQ_ERR_NULL;
+    in = weights[0].cols;
+    if (awq_group_count(in, group_size) == 0) return AWQ_ERR_CONFIG;
+    size = awq__group_size(in, group_size);
+    for (c = 0; c < in; c++) out[c] = 0;
+    for (m = 0; m < weight_count; m++)
+        for (row = 0; row < weights[m].rows; row++, rows++)
+            for (begin = 0; begin < in; begin += size)
+                AWQ__TRY(awq__add_weight_stat(weights[m], row, begin, awq__min(begin + size, in),
+                                              out, m, where));
+    for (c = 0; c < in; c++) out[c] /= (double)rows;
+    return AWQ_OK;
+}
+
+/* powf, but through double: the same float from every libm, or very nearly */
+static float awq__pow(float x, double power) { return (float)pow((double)x, (double)(float)power); }
+static float awq__at_least(float x, float least) { return x > least ? x : least; }
+
+static float awq__raw_scale(awq_scale_rule rule, double ratio, float act, float weight) {
+    if (rule == AWQ_SCALE_DUO) return awq__pow(act, ratio) / (awq__pow(weight, 1 - ratio) + 1e-4f);
+    if (rule == AWQ_SCALE_KERAS)
+        return awq__pow(awq__at_least(act, 1e-4f), ratio) /
+               awq__pow(awq__at_least(weight, 1e-4f), 1 - ratio);
+    return awq__pow(act, ratio);
+}
+
+static int awq__reads_weights(awq_scale_rule rule) {
+    return rule == AWQ_SCALE_DUO || rule == AWQ_SCALE_KERAS;
+}
+static int awq__is_rule(awq_scale_rule rule) {
+    return rule >= AWQ_SCALE_MAX && rule <= AWQ_SCALE_KERAS;
+}
+
+AWQDEF awq_status awq_scale_at(awq_scale_rule rule, double ratio, size_t in_features,
+                               const float *act_stat, const double *weight_stat, float *scale,
+                               awq_where *where) {
+    float largest = 0, smallest = FLT_MAX, middle;
+    size_t c;
+    if (!act_stat || !scale || (!weight_stat && awq__reads_weights(rule))) return AWQ_ERR_NULL;
+    if (!awq__is_rule(rule) || !(ratio >= 0 && ratio <= 64)) return AWQ_ERR_CONFIG;
+    if (in_features == 0) return AWQ_ERR_SHAPE;
+    for (c = 0; c < in_features; c++) {
+        float s = awq__raw_scale(rule, ratio, act_stat[c], weight_stat ? (float)weight_stat[c] : 0);
+        if (!awq__is_finite(s)) return awq__fail(where, AWQ_ERR_DATA, 0, 0, c);
+        scale[c] = s = awq__at_least(s, 1e-4f);
+        largest = s > largest ? s : largest;
+        smallest = s < smallest ? s : smallest;
+    }
+    middle = largest * smallest;
+    middle = awq__is_finite(middle) ? sqrtf(middle) : sqrtf(largest) * sqrtf(smallest);
+    for (c = 0; c < in_features; c++) {
+        scale[c] /= middle;
+        if (!awq__is_scale(scale[c])) return awq__fail(where, AWQ_ERR_DATA, 0, 0, c);
+    }
+    return AWQ_OK;
+}
+
+/* What a search keeps in the caller's scratch. */
+typedef struct awq__search_state {
+    awq__evidence evidence;
+    awq__loss_task task;
+    float *act_stat;     /* [in_features] */
+    float *candidate;    /* [in_features] */
+    double *weight_stat; /* [in_features] */
+    double total_rows;   /* of all weights */
+} awq__search_state;
+
+static void awq__search_layout(awq__search_state *state, awq__arena *arena,
+                               const awq_inputs *inputs, const awq_matrix *weights,
+                               size_t weight_count, const awq_parallel *parallel) {
+    size_t i, in = weights[0].cols, rows = 0,
+              width = awq__mul(awq__mul(awq__workers(parallel), AWQ__ROWS), in);
+    memset(state, 0, sizeof *state);
+    for (i = 0; i < weight_count; i++) {
+        rows = weights[i].rows > rows ? weights[i].rows : rows;
+        state->total_rows += (double)weights[i].rows;
+    }
+    awq__evidence_layout(&state->evidence, arena, inputs, in);
+    state->act_stat = (float *)awq__take(arena, in, sizeof(float));
+    state->candidate = (float *)awq__take(arena, in, sizeof(float));
+    state->weight_stat = (double *)awq__take(arena, in, sizeof(double));
+    state->task.d = (float *)awq__take(arena, width, sizeof(float));
+    state->task.row_loss = (double *)awq__take(arena, rows, sizeof(double));
+    state->task.evidence = &state->evidence;
+}
+
+AWQDEF size_t awq_search_scratch_size(const awq_inputs *inputs, const awq_matrix *weights,
+                                      size_t weight_count, const awq_parallel *parallel) {
+    awq__search_state state;
+    awq__arena arena = { NULL, 0 };
+    if (!inputs || !weights || weight_count == 0) return 0;
+    if (inputs->loss == AWQ_LOSS_SKETCH && !inputs->stats) return 0;
+    awq__search_layout(&state, &arena, inputs, weights, weight_count, parallel);
+    return awq__size_or_0(awq__add(arena.used, 64));
+}
+
+/* Scratch at the next multiple of 64: tiles stand on cache lines whatever the caller gave. */
+static awq__arena awq__arena_of(void *memory) {
+    awq__arena arena;
+    uintptr_t at = (uintptr_t)memory;
+    arena.base = (unsigned char *)memory + ((64 - at % 64) % 64);
+    arena.used = 0;
+    return arena;
+}
+
+/* Channels that one kv channel feeds get one statistic: the maximum, or the mean. */
+static void awq__pool(awq_tie tie, size_t in, int by_maximum, float *act, double *weight) {
+    size_t block = tie.repeat * tie.head_dim, base, d, r;
+    for (base = 0; block && base < in; base += block)
+        for (d = 0; d < tie.head_dim; d++) {
+            double sum = 0, weight_sum = 0, largest = 0;
+            for (r = 0; r < tie.repeat; r++) {
+                size_t c = base + r * tie.head_dim + d;
+                sum += (double)act[c];
+                weight_sum += weight[c];
+                largest = (double)act[c] > largest ? (double)act[c] : largest;
+            }
+            for (r = 0; r < tie.repeat; r++) {
+                size_t c = base + r * tie.head_dim + d;
+                act[c] = (float)(by_maximum ? largest : sum / (double)tie.repeat);
+                weight[c] = weight_sum / (double)tie.repeat;
+            }
+        }
+}
+
+static awq_status awq__check_tie(awq_tie tie, size_t in) {
+    size_t block = awq__mul(tie.repeat, tie.head_dim);
+    if (tie.repeat == 0 && tie.head_dim == 0) return AWQ_OK;
+    return block && block != SIZE_MAX && in % block == 0 ? AWQ_OK : AWQ_ERR_CONFIG;
+}
+
+static awq_status awq__check_search(const awq_search_config *config, const awq_inputs *inputs,
+                                    const awq_matrix *weights, size_t weight_count,
+                                    const awq_parallel *parallel) {
+    if (!config) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_weights(weights, weight_count));
+    AWQ__TRY(awq__check_inputs(inputs, weights[0].cols));
+    AWQ__TRY(awq__check_parallel(parallel));
+    AWQ__TRY(awq__check_quant(config->quant));
+    if (!inputs->stats) return AWQ_ERR_NULL;
+    if (!awq__is_rule(config->rule) || config->grid_points < 1 || config->grid_steps < 1)
+        return AWQ_ERR_CONFIG;
+    return awq__check_tie(config->tie, weights[0].cols);
+}
+
+static awq_status awq__search_stats(awq__search_state *state, const awq_search_config *config,
+                                    const awq_inputs *inputs, const awq_matrix *weights,
+                                    size_t weight_count, awq_where *where) {
+    size_t i, in = weights[0].cols;
+    int by_maximum = config->rule == AWQ_SCALE_MAX;
+    for (i = 0; i < in; i++) state->weight_stat[i] = 0;
+    if (awq__reads_weights(config->rule))
+        AWQ__TRY(awq_weight_stat(weights, weight_count, config->quant.group_size,
+                                 state->weight_stat, where));
+    else
+        for (i = 0; i < weight_count; i++) AWQ__TRY(awq__check_finite(weights[i], i, where));
+    AWQ__TRY(
+        awq_stats_get(inputs->stats, by_maximum ? AWQ_ABS_MAX : AWQ_ABS_MEAN, state->act_stat));
+    awq__pool(config->tie, in, by_maximum, state->act_stat, state->weight_stat);
+    return awq__evidence_fill(&state->evidence, inputs, weight_count, where);
+}
+
+/* Mean loss of one candidate over all weights (scale NULL: plain rounding). */
+static awq_status awq__candidate_loss(awq__search_state *state, const awq_inputs *inputs,
+                                      const awq_matrix *weights, size_t weight_count,
+                                      const float *scale, const awq_parallel *parallel,
+                                      double *loss) {
+    size_t i;
+    *loss = 0;
+    if (inputs->loss == AWQ_LOSS_CALLBACK) {
+        if (!scale) {
+            for (i = 0; i < weights[0].cols; i++) state->candidate[i] = 1;
+            scale = state->candidate;
+        }
+        return inputs->callback(inputs->context, scale, loss) == 0 ? AWQ_OK : AWQ_ERR_CALLBACK;
+    }
+    for (i = 0; i < weight_count; i++) {
+        state->task.source.weight = weights[i];
+        state->task.source.scale = scale;
+        *loss += awq__loss_sum(&state->task, parallel);
+    }
+    if (state->evidence.divisor > 0) *loss /= state->evidence.divisor * state->total_rows;
+    return AWQ_OK;
+}
+
+/* Where plain rounding itself fails, for the status of a search in which nothing was usable. */
+static awq_status awq__find_unusable(const awq_quant *quant, const awq_matrix *weights,
+                                     size_t weight_count, awq_where *where) {
+    size_t m, row, begin, in = weights[0].cols, size = awq__group_size(in, quant->group_size);
+    for (m = 0; m < weight_count; m++) {
+        awq__source source = { weights[m], NULL, NULL };
+        for (row = 0; row < weights[m].rows; row++)
+            for (begin = 0; begin < in; begin += size) {
+                awq__grid grid;
+                awq_status status =
+                    awq__fit_group(&source, quant, row, begin, awq__min(begin + size, in), FLT_MAX,
+                                   &grid, where);
+                if (status != AWQ_OK && where) where->matrix = m;
+                AWQ__TRY(status);
+            }
+    }
+    return awq__fail(where, AWQ_ERR_DATA, 0, 0, 0); /* the losses themselves are not finite */
+}
+
+static awq_status awq__grid_losses(awq__search_state *state, const awq_search_config *config,
+                                   const awq_inputs *inputs, const awq_matrix *weights,
+                                   size_t weight_count, const awq_parallel *parallel,
+                                   double *loss_curve, awq_search_result *best) {
+    int i;
+    best->index = 0;
+    best->loss = HUGE_VAL;
+    AWQ__TRY(awq__candidate_loss(state, inputs, weights, weight_count, NULL, parallel,
+                                 &best->identity_loss));
+    for (i = 0; i < config->grid_points; i++) {
+        double loss = HUGE_VAL;
+        if (awq_scale_at(config->rule, (double)i / config->grid_steps, weights[0].cols,
+                         state->act_stat, state->weight_stat, state->candidate, NULL) == AWQ_OK)
+            AWQ__TRY(awq__candidate_loss(state, inputs, weights, weight_count, state->candidate,
+                                         parallel, &loss));
+        if (!(loss < HUGE_VAL)) loss = HUGE_VAL; /* NaN too */
+        if (loss_curve) loss_curve[i] = loss;
+        if (loss < best->loss) {
+            best->loss = loss;
+            best->index = i;
+        }
+    }
+    best->ratio = (double)best->index / config->grid_steps;
+    best->is_identity = !(best->loss <= best->identity_loss);
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_search(const awq_kernels *k, const awq_search_config *config,
+                             const awq_inputs *inputs, const awq_matrix *weights,
+                             size_t weight_count, void *scratch, size_t scratch_size,
+                             const awq_parallel *parallel, float *scale, double *loss_curve,
+                             awq_search_result *result, awq_where *where) {
+    awq__search_state state;
+    awq_search_result best;
+    awq__arena arena;
+    size_t i, in, size;
+    AWQ__TRY(awq__check_search(config, inputs, weights, weight_count, parallel));
+    if (!k || !scratch || !scale || !result) return AWQ_ERR_NULL;
+    size = awq_search_scratch_size(inputs, weights, weight_count, parallel);
+    if (size == 0 || scratch_size < size) return AWQ_ERR_MEMORY;
+
+    arena = awq__arena_of(scratch);
+    in = weights[0].cols;
+    awq__search_layout(&state, &arena, inputs, weights, weight_count, parallel);
+    state.task.k = k;
+    state.task.quant = &config->quant;
+    AWQ__TRY(awq__search_stats(&state, config, inputs, weights, weight_count, where));
+
+    memset(&best, 0, sizeof best);
+    AWQ__TRY(awq__grid_losses(&state, config, inputs, weights, weight_count, parallel, loss_curve,
+                              &best));
+    if (!(best.loss < HUGE_VAL) && !(best.identity_loss < HUGE_VAL))
+        return awq__find_unusable(&config->quant, weights, weight_count, where);
+    if (inputs->stats->weight <= 0) best.is_identity = 1; /* nothing was seen: leave W alone */
+    if (best.is_identity) {
+        best.loss = best.identity_loss;
+        for (i = 0; i < in; i++) scale[i] = 1;
+    } else {
+        AWQ__TRY(awq_scale_at(config->rule, best.ratio, in, state.act_stat, state.weight_stat,
+                              scale, where));
+    }
+    *result = best;
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_output_error(const awq_kernels *k, const awq_inputs *inputs,
+                                   awq_matrix weight, awq_matrix approximation, void *scratch,
+                                   size_t scratch_size, const awq_parallel *parallel, double *error,
+                                   awq_where *where) {
+    awq__search_state state;
+    awq__arena arena;
+    double sum;
+    size_t size;
+    AWQ__TRY(awq__check_weights(&weight, 1));
+    AWQ__TRY(awq__check_inputs(inputs, weight.cols));
+    AWQ__TRY(awq__check_parallel(parallel));
+    if (inputs->loss == AWQ_LOSS_CALLBACK) return AWQ_ERR_CONFIG;
+    if (approximation.data) {
+        AWQ__TRY(awq__check_matrix(approximation));
+        if (approximation.rows != weight.rows || approximation.cols != weight.cols)
+            return AWQ_ERR_SHAPE;
+    }
+    if (!k || !scratch || !error) return AWQ_ERR_NULL;
+    size = awq_search_scratch_size(inputs, &weight, 1, parallel);
+    if (size == 0 || scratch_size < size) return AWQ_ERR_MEMORY;
+
+    arena = awq__arena_of(scratch);
+    awq__search_layout(&state, &arena, inputs, &weight, 1, parallel);
+    state.task.k = k;
+    state.task.source.weight = weight;
+    state.task.approximation = approximation;
+    AWQ__TRY(awq__check_finite(weight, 0, where));
+    if (approximation.data) AWQ__TRY(awq__check_finite(approximation, 1, where));
+    AWQ__TRY(awq__evidence_fill(&state.evidence, inputs, 1, where));
+    sum = awq__loss_sum(&state.task, parallel);
+    *error = state.evidence.divisor > 0 ? sum / (state.evidence.divisor * state.total_rows) : 0;
+    return AWQ_OK;
+}
+
+/* =================================================================================================
+   >>impl-fold
+   ============================================================================================== */
+
+static awq_status awq__check_fold(awq_direction direction, const float *scale, size_t in,
+                                  awq_where *where) {
+    if (!scale) return AWQ_ERR_NULL;
+    if (direction != AWQ_FOLD && direction != AWQ_UNFOLD) return AWQ_ERR_CONFIG;
+    if (in == 0) return AWQ_ERR_SHAPE;
+    return awq__check_scale(scale, in, where);
+}
+
+/* m[row][col] = m[row][col] * s or / s */
+static void awq__rescale(awq_matrix m, size_t row, size_t col, float s, int multiply) {
+    unsigned char *p = awq__at(m, row, col);
+    float x = awq__load_float(p, m.dtype);
+    awq__store_float(p, m.dtype, multiply ? x * s : x / s);
+}
+
+static awq_status awq__check_vector(awq_matrix v, size_t n) {
+    AWQ__TRY(awq__check_matrix(v));
+    return v.rows == 1 && v.cols == n ? AWQ_OK : AWQ_ERR_SHAPE;
+}
+
+AWQDEF awq_status awq_fold_norm(awq_direction direction, const float *scale, size_t in_features,
+                                awq_matrix weight, awq_matrix bias, awq_where *where) {
+    size_t c;
+    if (!weight.data) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_vector(weight, in_features));
+    if (bias.data) AWQ__TRY(awq__check_vector(bias, in_features));
+    AWQ__TRY(awq__check_fold(direction, scale, in_features, where));
+    for (c = 0; c < in_features; c++) {
+        awq__rescale(weight, 0, c, scale[c], direction == AWQ_UNFOLD);
+        if (bias.data) awq__rescale(bias, 0, c, scale[c], direction == AWQ_UNFOLD);
+    }
+    return AWQ_OK;
+}
+
+/* The channel of s that row `row` of v_proj (kv_head, d) takes: its first query head's. */
+static size_t awq__tied_channel(awq_tie tie, size_t row) {
+    if (tie.repeat <= 1) return row;
+    return row / tie.head_dim * tie.repeat * tie.head_dim + row % tie.head_dim;
+}
+
+AWQDEF awq_status awq_fold_linear(awq_direction direction, const float *scale, size_t in_features,
+                                  awq_tie tie, awq_matrix weight, awq_matrix bias,
+                                  awq_where *where) {
+    size_t rows, row, r, c;
+    AWQ__TRY(awq__check_tie(tie, in_features));
+    rows = tie.repeat > 1 ? in_features / tie.repeat : in_features;
+    AWQ__TRY(awq__check_matrix(weight));
+    if (weight.rows != rows || weight.cols == 0) return AWQ_ERR_SHAPE;
+    if (bias.data) AWQ__TRY(awq__check_vector(bias, rows));
+    AWQ__TRY(awq__check_fold(direction, scale, in_features, where));
+    for (row = 0; tie.repeat > 1 && row < rows; row++)
+        for (r = 1; r < tie.repeat; r++) {
+            size_t first = awq__tied_channel(tie, row), other = first + r * tie.head_dim;
+            if (scale[other] < scale[first] || scale[other] > scale[first])
+                return awq__fail(where, AWQ_ERR_DATA, 0, 0, other);
+        }
+    for (row = 0; row < rows; row++) {
+        float s = scale[awq__tied_channel(tie, row)];
+        for (c = 0; c < weight.cols; c++) awq__rescale(weight, row, c, s, direction == AWQ_UNFOLD);
+        if (bias.data) awq__rescale(bias, 0, row, s, direction == AWQ_UNFOLD);
+    }
+    return AWQ_OK;
+}
+
+static awq_status awq__fold_columns(awq_direction direction, const float *scale, size_t in,
+                                    awq_matrix m, int multiply, awq_where *where) {
+    size_t row, c;
+    AWQ__TRY(awq__check_matrix(m));
+    if (m.rows && m.cols != in) return AWQ_ERR_SHAPE;
+    AWQ__TRY(awq__check_fold(direction, scale, in, where));
+    for (row = 0; row < m.rows; row++)
+        for (c = 0; c < in; c++) awq__rescale(m, row, c, scale[c], multiply);
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_fold_activation(awq_direction direction, const float *scale,
+                                      size_t in_features, awq_matrix x, awq_where *where) {
+    return awq__fold_columns(direction, scale, in_features, x, direction == AWQ_UNFOLD, where);
+}
+
+AWQDEF awq_status awq_fold_consumer(awq_direction direction, const float *scale, size_t in_features,
+                                    awq_matrix weight, awq_where *where) {
+    return awq__fold_columns(direction, scale, in_features, weight, direction == AWQ_FOLD, where);
+}
+
+/* =================================================================================================
+   >>impl-clip
+   ============================================================================================== */
+
+AWQDEF awq_clip_config awq_clip_preset(awq_quant quant) {
+    awq_clip_config config;
+    config.quant = quant;
+    config.grid_points = 10;
+    config.grid_steps = 20;
+    return config;
+}
+
+typedef struct awq__clip_state {
+    const awq_kernels *k;
+    const awq_clip_config *config;
+    awq__evidence evidence;
+    awq__source source;
+    float *d; /* [workers][AWQ__ROWS][group] */
+    float *clip_max;
+} awq__clip_state;
+
+static void awq__clip_layout(awq__clip_state *state, awq__arena *arena, const awq_inputs *inputs,
+                             awq_matrix weight, const awq_clip_config *config,
+                             const awq_parallel *parallel) {
+    size_t group = awq__group_size(weight.cols, config->quant.group_size);
+    memset(state, 0, sizeof *state);
+    awq__evidence_layout(&state->evidence, arena, inputs, weight.cols);
+    state->d =
+        (float *)awq__take(arena, awq__mul(awq__mul(awq__workers(parallel), AWQ__ROWS), group),
+                           sizeof(float));
+}
+
+AWQDEF size_t awq_clip_scratch_size(const awq_inputs *inputs, awq_matrix weight,
+                                    const awq_clip_config *config, const awq_parallel *parallel) {
+    awq__clip_state state;
+    awq__arena arena = { NULL, 0 };
+    if (!inputs || !config || (inputs->loss == AWQ_LOSS_SKETCH && !inputs->stats)) return 0;
+    awq__clip_layout(&state, &arena, inputs, weight, config, parallel);
+    return awq__size_or_0(awq__add(arena.used, 64));
+}
+
+/* max |u| of a group */
+static float awq__group_peak(const awq__source *src, size_t row, size_t begin, size_t end) {
+    float u[AWQ__CHUNK], peak = 0;
+    size_t col, i;
+    for (col = begin; col < end; col += AWQ__CHUNK) {
+        size_t n = awq__min(AWQ__CHUNK, end - col);
+        awq__load_scaled(src, row, col, n, FLT_MAX, u);
+        for (i = 0; i < n; i++) peak = awq__abs(u[i]) > peak ? awq__abs(u[i]) : peak;
+    }
+    return peak;
+}
+
+/* The best bound of one group; AWQ__ROWS candidates at a time share a pass over the inputs. */
+static float awq__clip_group(const awq__clip_state *state, size_t row, size_t begin, size_t end,
+                             float *d) {
+    const awq_clip_config *config = state->config;
+    float peak = awq__group_peak(&state->source, row, begin, end), best = peak;
+    double best_loss = HUGE_VAL, loss[AWQ__ROWS];
+    int i, j, points = config->grid_points;
+    size_t n = end - begin;
+    for (i = 0; i < points; i += AWQ__ROWS) {
+        int count = points - i < AWQ__ROWS ? points - i : AWQ__ROWS;
+        float bound[AWQ__ROWS];
+        for (j = 0; j < count; j++) {
+            awq__grid grid;
+            bound[j] = peak * (float)(1.0 - (double)(i + j) / config->grid_steps);
+            (void)awq__fit_group(&state->source, &config->quant, row, begin, end, bound[j], &grid,
+                                 NULL);
+            awq__error_group(&state->source, &config->quant, row, begin, end, bound[j], grid,
+                             d + (size_t)j * n);
+        }
+        awq__row_losses(state->k, &state->evidence, d, (size_t)count, n, begin, end, loss);
+        for (j = 0; j < count; j++)
+            if (loss[j] < best_loss) {
+                best_loss = loss[j];
+                best = bound[j];
+            }
+    }
+    return best;
+}
+
+static void awq__clip_rows(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__clip_state *state = (const awq__clip_state *)arg;
+    size_t in = state->source.weight.cols,
+           size = awq__group_size(in, state->config->quant.group_size);
+    float *d = state->d + worker * AWQ__ROWS * size,
+          *out = state->clip_max + begin * awq__ceil_div(in, size);
+    size_t row, col;
+    for (row = begin; row < end; row++)
+        for (col = 0; col < in; col += size)
+            *out++ = awq__clip_group(state, row, col, awq__min(col + size, in), d);
+}
+
+/* Every group can be quantized without a bound; then it can with one. */
+static awq_status awq__check_groups(const awq__source *source, const awq_quant *quant,
+                                    awq_where *where) {
+    size_t row, begin, in = source->weight.cols, size = awq__group_size(in, quant->group_size);
+    for (row = 0; row < source->weight.rows; row++)
+        for (begin = 0; begin < in; begin += size) {
+            awq__grid grid;
+            AWQ__TRY(awq__fit_group(source, quant, row, begin, awq__min(begin + size, in), FLT_MAX,
+                                    &grid, where));
+        }
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_clip_search(const awq_kernels *k, const awq_clip_config *config,
+                                  const awq_inputs *inputs, awq_matrix weight, const float *scale,
+                                  void *scratch, size_t scratch_size, const awq_parallel *parallel,
+                                  float *clip_max, awq_where *where) {
+    awq__clip_state state;
+    awq__arena arena;
+    size_t size;
+    if (!k || !config || !scratch || !clip_max) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_weights(&weight, 1));
+    AWQ__TRY(awq__check_inputs(inputs, weight.cols));
+    AWQ__TRY(awq__check_parallel(parallel));
+    AWQ__TRY(awq__check_quant(config->quant));
+    if (inputs->loss == AWQ_LOSS_CALLBACK) return AWQ_ERR_CONFIG;
+    if (config->grid_points < 1 || config->grid_steps < config->grid_points) return AWQ_ERR_CONFIG;
+    size = awq_clip_scratch_size(inputs, weight, config, parallel);
+    if (size == 0 || scratch_size < size) return AWQ_ERR_MEMORY;
+    AWQ__TRY(awq__check_scale(scale, weight.cols, where));
+
+    arena = awq__arena_of(scratch);
+    awq__clip_layout(&state, &arena, inputs, weight, config, parallel);
+    state.k = k;
+    state.config = config;
+    state.source.weight = weight;
+    state.source.scale = scale;
+    state.clip_max = clip_max;
+    AWQ__TRY(awq__check_groups(&state.source, &config->quant, where));
+    AWQ__TRY(awq__evidence_fill(&state.evidence, inputs, 1, where));
+    awq__run(parallel, weight.rows, 1, awq__clip_rows, &state);
+    return AWQ_OK;
+}
+
+/* =================================================================================================
+   >>impl-quantize
+   ============================================================================================== */
+
+static void awq__tensor_layout(awq_tensor *t, awq__arena *arena, awq_quant quant, size_t out,
+                               size_t in) {
+    size_t groups = awq_group_count(in, quant.group_size);
+    t->q = (uint8_t *)awq__take(arena, awq__mul(out, in), 1);
+    t->zeros = (uint8_t *)awq__take(arena, awq__mul(out, groups), 1);
+    t->scales = awq__take(arena, awq__mul(out, groups), awq_dtype_size(quant.scale_dtype));
+}
+
+AWQDEF size_t awq_tensor_size(awq_quant quant, size_t out_features, size_t in_features) {
+    awq_tensor tensor;
+    awq__arena arena = { NULL, 0 };
+    if (awq__check_quant(quant) != AWQ_OK || out_features == 0 || in_features == 0) return 0;
+    awq__tensor_layout(&tensor, &arena, quant, out_features, in_features);
+    return awq__size_or_0(arena.used);
+}
+
+AWQDEF awq_status awq_tensor_init(awq_tensor *tensor, awq_quant quant, size_t out_features,
+                                  size_t in_features, void *memory, size_t memory_size) {
+    size_t size = awq_tensor_size(quant, out_features, in_features);
+    awq__arena arena;
+    if (!tensor || !memory) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_quant(quant));
+    if (out_features == 0 || in_features == 0) return AWQ_ERR_SHAPE;
+    if (size == 0 || memory_size < size) return AWQ_ERR_MEMORY;
+    arena.base = (unsigned char *)memory;
+    arena.used = 0;
+    awq__tensor_layout(tensor, &arena, quant, out_features, in_features);
+    tensor->out_features = out_features;
+    tensor->in_features = in_features;
+    tensor->quant = quant;
+    return AWQ_OK;
+}
+
+static awq_status awq__check_tensor(const awq_tensor *tensor) {
+    if (!tensor || !tensor->q || !tensor->zeros || !tensor->scales) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_quant(tensor->quant));
+    return awq_tensor_size(tensor->quant, tensor->out_features, tensor->in_features)
+               ? AWQ_OK
+               : AWQ_ERR_SHAPE;
+}
+
+static void awq__set_grid(awq_tensor *t, size_t at, awq__grid grid) {
+    t->zeros[at] = (uint8_t)(int)grid.zero;
+    awq__store_float((unsigned char *)t->scales + at * awq_dtype_size(t->quant.scale_dtype),
+                     t->quant.scale_dtype, grid.scale);
+}
+
+static awq__grid awq__get_grid(const awq_tensor *t, size_t at) {
+    awq__grid grid;
+    grid.zero = (float)t->zeros[at];
+    grid.scale = awq__load_float((const unsigned char *)t->scales +
+                                     at * awq_dtype_size(t->quant.scale_dtype),
+                                 t->quant.scale_dtype);
+    return grid;
+}
+
+/* Where a quantized chunk goes: q[n] of one group, from its input k on. The first has k = 0. */
+typedef void awq__emit(void *to, size_t row, size_t group, size_t k, size_t n, awq__grid grid,
+                       const float *q);
+
+static awq_status awq__quantize_rows(const awq__source *source, const awq_quant *quant,
+                                     awq__emit *emit, void *to, size_t row_begin, size_t row_end,
+                                     awq_where *where) {
+    float q[AWQ__CHUNK];
+    size_t row, group, col, in = source->weight.cols, size = awq__group_size(in, quant->group_size);
+    size_t groups = awq__ceil_div(in, size);
+    AWQ__TRY(awq__check_scale(source->scale, in, where));
+    for (row = row_begin; row < row_end; row++)
+        for (group = 0; group < groups; group++) {
+            size_t begin = group * size, end = awq__min(begin + size, in);
+            float clip = source->clip_max ? source->clip_max[row * groups + group] : FLT_MAX;
+            awq__grid grid;
+            AWQ__TRY(awq__fit_group(source, quant, row, begin, end, clip, &grid, where));
+            for (col = begin; col < end; col += AWQ__CHUNK) {
+                size_t n = awq__min(AWQ__CHUNK, end - col);
+                awq__round_chunk(source, quant, row, col, n, clip, grid, q);
+                emit(to, row, group, col - begin, n, grid, q);
+            }
+        }
+    return AWQ_OK;
+}
+
+static void awq__emit_tensor(void *to, size_t row, size_t group, size_t k, size_t n, awq__grid grid,
+                             const float *q) {
+    awq_tensor *t = (awq_tensor *)to;
+    size_t i, size = awq__group_size(t->in_features, t->quant.group_size);
+    uint8_t *out = t->q + row * t->in_features + group * size + k;
+    if (k == 0) awq__set_grid(t, row * awq__ceil_div(t->in_features, size) + group, grid);
+    for (i = 0; i < n; i++) out[i] = (uint8_t)(int)q[i];
+}
+
+AWQDEF awq_status awq_quantize(const awq_kernels *k, awq_matrix weight, const float *scale,
+                               const float *clip_max, awq_tensor *tensor, size_t row_begin,
+                               size_t row_end, awq_where *where) {
+    awq__source source;
+    if (!k) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_tensor(tensor));
+    AWQ__TRY(awq__check_weight(weight, tensor->in_features));
+    if (weight.rows != tensor->out_features) return AWQ_ERR_SHAPE;
+    AWQ__TRY(awq__check_range(row_begin, row_end, weight.rows, 1));
+    source.weight = weight;
+    source.scale = scale;
+    source.clip_max = clip_max;
+    return awq__quantize_rows(&source, &tensor->quant, awq__emit_tensor, tensor, row_begin, row_end,
+                              where);
+}
+
+AWQDEF awq_status awq_dequantize(const awq_tensor *tensor, const float *scale, awq_matrix out,
+                                 size_t row_begin, size_t row_end) {
+    size_t row, col, in, size, groups;
+    AWQ__TRY(awq__check_tensor(tensor));
+    AWQ__TRY(awq__check_weight(out, tensor->in_features));
+    if (out.rows != tensor->out_features) return AWQ_ERR_SHAPE;
+    AWQ__TRY(awq__check_range(row_begin, row_end, out.rows, 1));
+    AWQ__TRY(awq__check_scale(scale, out.cols, NULL));
+    in = tensor->in_features;
+    size = awq__group_size(in, tensor->quant.group_size);
+    groups = awq__ceil_div(in, size);
+    for (row = row_begin; row < row_end; row++)
+        for (col = 0; col < in; col++) {
+            awq__grid grid = awq__get_grid(tensor, row * groups + col / size);
+            float w = ((float)tensor->q[row * in + col] - grid.zero) * grid.scale;
+            awq__store_float(awq__at(out, row, col), out.dtype, scale ? w / scale[col] : w);
+        }
+    return AWQ_OK;
+}
+
+typedef struct awq__fake {
+    awq_matrix out;
+    const float *scale;
+    size_t group_size;
+} awq__fake;
+
+static void awq__emit_fake(void *to, size_t row, size_t group, size_t k, size_t n, awq__grid grid,
+                           const float *q) {
+    const awq__fake *fake = (const awq__fake *)to;
+    size_t i, col = group * fake->group_size + k;
+    for (i = 0; i < n; i++) {
+        float w = (q[i] - grid.zero) * grid.scale;
+        awq__store_float(awq__at(fake->out, row, col + i), fake->out.dtype,
+                         fake->scale ? w / fake->scale[col + i] : w);
+    }
+}
+
+AWQDEF awq_status awq_fake_quantize(const awq_kernels *k, awq_quant quant, awq_matrix weight,
+                                    const float *scale, const float *clip_max, awq_matrix out,
+                                    size_t row_begin, size_t row_end, awq_where *where) {
+    awq__source source;
+    awq__fake fake;
+    if (!k) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_quant(quant));
+    AWQ__TRY(awq__check_weights(&weight, 1));
+    AWQ__TRY(awq__check_weight(out, weight.cols));
+    if (out.rows != weight.rows) return AWQ_ERR_SHAPE;
+    AWQ__TRY(awq__check_range(row_begin, row_end, weight.rows, 1));
+    source.weight = weight;
+    source.scale = scale;
+    source.clip_max = clip_max;
+    fake.out = out;
+    fake.scale = scale;
+    fake.group_size = awq__group_size(weight.cols, quant.group_size);
+    return awq__quantize_rows(&source, &quant, awq__emit_fake, &fake, row_begin, row_end, where);
+}
+
+#endif /* AWQ_INFERENCE_ONLY */
+/* =================================================================================================
+   >>impl-pack   layout ROWS16: see FORMAT
+   ============================================================================================== */
+
+#define AWQ__HEADER 64         /* bytes; sections start at multiples of it, too */
+#define AWQ__MAGIC 0x31515741u /* "AWQ1" */
+
+/* 32-bit words that n inputs of one group take in one row. */
+static size_t awq__words(int bits, size_t n) {
+    return bits == 3 ? awq__mul(awq__ceil_div(n, 32), 3) : awq__ceil_div(n, 32u / (unsigned)bits);
+}
+
+static size_t awq__row_words(awq_quant quant, size_t in) {
+    size_t size = awq__group_size(in, quant.group_size), whole = in / size;
+    return awq__add(awq__mul(whole, awq__words(quant.bits, size)),
+                    awq__words(quant.bits, in % size));
+}
+
+/* Bytes of the zero points of one group of AWQ_ROW_STEP rows: nibbles if they fit. */
+static size_t awq__zero_bytes(int bits) { return bits <= 4 ? AWQ_ROW_STEP / 2 : AWQ_ROW_STEP; }
+
+/* All of a view but its data; AWQ_ERR_MEMORY if the size overflows. */
+static awq_status awq__packed_shape(awq_packed *p, awq_quant quant, size_t out, size_t in) {
+    size_t blocks = awq__ceil_div(out, AWQ_ROW_STEP),
+           groups = awq_group_count(in, quant.group_size);
+    size_t cells = awq__mul(blocks, groups), end;
+    p->data = NULL;
+    p->out_features = out;
+    p->in_features = in;
+    p->quant = quant;
+    p->layout = AWQ_LAYOUT_ROWS16;
+    p->q_offset = AWQ__HEADER;
+    end = awq__add(AWQ__HEADER,
+                   awq__mul(awq__mul(blocks, awq__row_words(quant, in)), 4 * AWQ_ROW_STEP));
+    p->scales_offset = awq__align(end, AWQ__HEADER);
+    end = awq__add(p->scales_offset,
+                   awq__mul(cells, AWQ_ROW_STEP * awq_dtype_size(quant.scale_dtype)));
+    p->zeros_offset = quant.symmetric ? 0 : awq__align(end, AWQ__HEADER);
+    p->size = quant.symmetric
+                  ? end
+                  : awq__add(p->zeros_offset, awq__mul(cells, awq__zero_bytes(quant.bits)));
+    return p->size == SIZE_MAX ? AWQ_ERR_MEMORY : AWQ_OK;
+}
+
+AWQDEF size_t awq_packed_size(awq_quant quant, size_t out_features, size_t in_features) {
+    awq_packed p;
+    if (awq__check_quant(quant) != AWQ_OK || out_features == 0 || in_features == 0) return 0;
+    return awq__packed_shape(&p, quant, out_features, in_features) == AWQ_OK ? p.size : 0;
+}
+
+static size_t awq__load_size(const unsigned char *p) {
+    uint64_t n = awq__load_le64(p);
+    return n > (uint64_t)SIZE_MAX ? SIZE_MAX : (size_t)n;
+}
+
+AWQDEF awq_status awq_packed_open(awq_packed *packed, const void *bytes, size_t size) {
+    const unsigned char *h = (const unsigned char *)bytes;
+    awq_packed p;
+    awq_quant quant;
+    size_t out, in, i;
+    if (!packed || !bytes) return AWQ_ERR_NULL;
+    if (size < AWQ__HEADER || awq__load_le32(h) != AWQ__MAGIC || awq__load_le16(h + 4) != 1)
+        return AWQ_ERR_FORMAT;
+    if (h[6] != AWQ_LAYOUT_ROWS16) return AWQ_ERR_FORMAT;
+    quant.bits = h[7];
+    quant.symmetric = h[8];
+    quant.scale_dtype = h[9] == 1 ? AWQ_F16 : h[9] == 2 ? AWQ_BF16 : AWQ_F32;
+    quant.group_size = (int)(awq__load_le32(h + 12) & 0x7fffffffu);
+    if (awq__load_le32(h + 12) == 0xffffffffu) quant.group_size = -1;
+    else if (h[15] & 0x80u) return AWQ_ERR_FORMAT;
+    out = awq__load_size(h + 16);
+    in = awq__load_size(h + 24);
+    if (h[9] > 2 || h[10] || h[11] || awq__check_quant(quant) != AWQ_OK || out == 0 || in == 0)
+        return AWQ_ERR_FORMAT;
+    for (i = 40; i < AWQ__HEADER; i++)
+        if (h[i]) return AWQ_ERR_FORMAT;
+    if (awq__packed_shape(&p, quant, out, in) != AWQ_OK) return AWQ_ERR_FORMAT;
+    if (awq__load_size(h + 32) != p.size || size < p.size) return AWQ_ERR_FORMAT;
+    p.data = h;
+    *packed = p;
+    return AWQ_OK;
+}
+
+/* Where words, scales and zero points of a block of rows, or of one group in it, begin. */
+static size_t awq__word_at(const awq_packed *p, size_t row, size_t word) {
+    return p->q_offset +
+           ((row / AWQ_ROW_STEP * awq__row_words(p->quant, p->in_features) + word) * AWQ_ROW_STEP +
+            row % AWQ_ROW_STEP) *
+               4;
+}
+static size_t awq__scale_at(const awq_packed *p, size_t groups, size_t row, size_t group) {
+    return p->scales_offset +
+           ((row / AWQ_ROW_STEP * groups + group) * AWQ_ROW_STEP + row % AWQ_ROW_STEP) *
+               awq_dtype_size(p->quant.scale_dtype);
+}
+
+static float awq__packed_scale(const awq_packed *p, size_t groups, size_t row, size_t group) {
+    return awq__load_le_float(p->data + awq__scale_at(p, groups, row, group), p->quant.scale_dtype);
+}
+
+static int awq__packed_zero(const awq_packed *p, size_t groups, size_t row, size_t group) {
+    size_t bytes = awq__zero_bytes(p->quant.bits), lane = row % AWQ_ROW_STEP;
+    const unsigned char *z =
+        p->data + p->zeros_offset + (row / AWQ_ROW_STEP * groups + group) * bytes;
+    if (p->quant.symmetric) return 1 << (p->quant.bits - 1);
+    if (bytes == AWQ_ROW_STEP) return z[lane];
+    return lane < bytes ? z[lane] & 15 : z[lane - bytes] >> 4;
+}
+
+/* Fields of `width` bits in one word: value i stands in byte i % 4, from bit width * (i / 4) on. */
+static unsigned awq__field(uint32_t word, unsigned width, size_t i) {
+    return (unsigned)(word >> (8 * (i % 4) + width * (i / 4))) & ((1u << width) - 1);
+}
+
+/* q - zero of n <= AWQ__CHUNK inputs of a row, from input k (a multiple of AWQ__CHUNK) of a group
+   whose first word is `word`. */
+static void awq__unpack_chunk(const awq_packed *p, size_t row, size_t word, size_t k, size_t n,
+                              int zero, int16_t *w) {
+    const unsigned char *at = p->data + awq__word_at(p, row, word + awq__words(p->quant.bits, k));
+    const size_t step = 4 * AWQ_ROW_STEP;
+    size_t i, j, per = p->quant.bits == 3 ? 32 : 32u / (unsigned)p->quant.bits;
+    for (i = 0; i < n; i += per) {
+        uint32_t v = awq__load_le32(at);
+        size_t m = awq__min(per, n - i);
+        if (p->quant.bits == 4 && m == 8) {
+            for (j = 0; j < 4; j++) {
+                w[i + j] = (int16_t)((int)((v >> 8 * j) & 15u) - zero);
+                w[i + j + 4] = (int16_t)((int)((v >> (8 * j + 4)) & 15u) - zero);
+            }
+        } else if (p->quant.bits == 3) { /* two words of low bits, one of high bits */
+            uint32_t low[2], high = awq__load_le32(at + 2 * step);
+            low[0] = v;
+            low[1] = awq__load_le32(at + step);
+            for (j = 0; j < m; j++)
+                w[i + j] = (int16_t)((int)(awq__field(low[j / 16], 2, j % 16) |
+                                           awq__field(high, 1, j) << 2) -
+                                     zero);
+            at += 2 * step;
+        } else {
+            for (j = 0; j < m; j++)
+                w[i + j] = (int16_t)((int)awq__field(v, (unsigned)p->quant.bits, j) - zero);
+        }
+        at += step;
+    }
+}
+
+/* Every word of one group of one row, whose unused fields must be 0. */
+static int awq__padding_is_zero(const awq_packed *p, size_t row, size_t word, size_t n) {
+    int16_t tail[32];
+    size_t per = p->quant.bits == 3 ? 32 : 32u / (unsigned)p->quant.bits, used = n % per, i;
+    if (used == 0) return 1;
+    word += awq__words(p->quant.bits, n - used);
+    awq__unpack_chunk(p, row, word, 0, per, 0, tail);
+    for (i = used; i < per; i++)
+        if (tail[i]) return 0;
+    return 1;
+}
+
+static int awq__group_is_sane(const awq_packed *p, size_t groups, size_t row, size_t group,
+                              size_t word, size_t n) {
+    size_t i, bytes = awq_dtype_size(p->quant.scale_dtype);
+    if (row < p->out_features)
+        return awq__is_scale(awq__packed_scale(p, groups, row, group)) &&
+               awq__packed_zero(p, groups, row, group) < 1 << p->quant.bits &&
+               awq__padding_is_zero(p, row, word, n);
+    for (i = 0; i < bytes; i++)
+        if (p->data[awq__scale_at(p, groups, row, group) + i]) return 0;
+    for (i = 0; i < awq__words(p->quant.bits, n); i++)
+        if (awq__load_le32(p->data + awq__word_at(p, row, word + i))) return 0;
+    return p->quant.symmetric || awq__packed_zero(p, groups, row, group) == 0;
+}
+
+AWQDEF awq_status awq_packed_check(const awq_packed *packed, awq_where *where) {
+    size_t row, group, groups, size, rows, words;
+    if (!packed || !packed->data) return AWQ_ERR_NULL;
+    size = awq__group_size(packed->in_features, packed->quant.group_size);
+    groups = awq__ceil_div(packed->in_features, size);
+    rows = awq__ceil_div(packed->out_features, AWQ_ROW_STEP) * AWQ_ROW_STEP;
+    words = awq__words(packed->quant.bits, size);
+    for (row = 0; row < rows; row++)
+        for (group = 0; group < groups; group++) {
+            size_t n = awq__min(size, packed->in_features - group * size);
+            if (!awq__group_is_sane(packed, groups, row, group, group * words, n)) {
+                if (where) {
+                    where->matrix = 0;
+                    where->row = row;
+                    where->col = group;
+                }
+                return AWQ_ERR_FORMAT;
+            }
+        }
+    return AWQ_OK;
+}
+
+#ifndef AWQ_INFERENCE_ONLY
+
+static void awq__store_le(unsigned char *p, uint64_t v, int bytes) {
+    int i;
+    for (i = 0; i < bytes; i++) p[i] = (unsigned char)(v >> 8 * i);
+}
+
+AWQDEF awq_status awq_packed_init(awq_quant quant, size_t out_features, size_t in_features,
+                                  void *memory, size_t memory_size) {
+    unsigned char *h = (unsigned char *)memory;
+    awq_packed p;
+    if (!memory) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_quant(quant));
+    if (out_features == 0 || in_features == 0) return AWQ_ERR_SHAPE;
+    AWQ__TRY(awq__packed_shape(&p, quant, out_features, in_features));
+    if (memory_size < p.size) return AWQ_ERR_MEMORY;
+    memset(h, 0, p.size);
+    awq__store_le(h, AWQ__MAGIC, 4);
+    awq__store_le(h + 4, 1, 2);
+    h[6] = AWQ_LAYOUT_ROWS16;
+    h[7] = (unsigned char)quant.bits;
+    h[8] = (unsigned char)quant.symmetric;
+    h[9] = (unsigned char)quant.scale_dtype;
+    awq__store_le(h + 12, (uint32_t)quant.group_size, 4);
+    awq__store_le(h + 16, out_features, 8);
+    awq__store_le(h + 24, in_features, 8);
+    awq__store_le(h + 32, p.size, 8);
+    return AWQ_OK;
+}
+
+static void awq__pack_grid(const awq_packed *p, unsigned char *memory, size_t groups, size_t row,
+                           size_t group, float scale, unsigned zero) {
+    unsigned char *at = memory + awq__scale_at(p, groups, row, group), *z;
+    size_t bytes = awq__zero_bytes(p->quant.bits), lane = row % AWQ_ROW_STEP;
+    if (p->quant.scale_dtype == AWQ_F32) awq__store_le(at, awq__float_bits(scale), 4);
+    else
+        awq__store_le(at,
+                      p->quant.scale_dtype == AWQ_F16 ? awq__float_to_half(scale)
+                                                      : awq__float_to_bf16(scale),
+                      2);
+    if (p->quant.symmetric) return;
+    z = memory + p->zeros_offset + (row / AWQ_ROW_STEP * groups + group) * bytes;
+    if (bytes == AWQ_ROW_STEP) z[lane] = (unsigned char)zero;
+    else if (lane < bytes) z[lane] = (unsigned char)((z[lane] & 0xf0u) | zero);
+    else z[lane - bytes] = (unsigned char)((z[lane - bytes] & 0x0fu) | zero << 4);
+}
+
+/* The opposite of awq__unpack_chunk. */
+static void awq__pack_chunk(const awq_packed *p, unsigned char *memory, size_t row, size_t word,
+                            size_t k, size_t n, const uint8_t *q) {
+    unsigned char *at = memory + awq__word_at(p, row, word + awq__words(p->quant.bits, k));
+    const size_t step = 4 * AWQ_ROW_STEP;
+    size_t i, j, per = p->quant.bits == 3 ? 32 : 32u / (unsigned)p->quant.bits;
+    unsigned width = p->quant.bits == 3 ? 2 : (unsigned)p->quant.bits;
+    for (i = 0; i < n; i += per) {
+        size_t m = awq__min(per, n - i), per_word = 32 / width;
+        uint32_t word_bits[3] = { 0, 0, 0 };
+        for (j = 0; j < m; j++) {
+            unsigned shift = (unsigned)(8 * (j % 4)), high = (unsigned)(j / 4);
+            word_bits[j / per_word] |= (uint32_t)(q[i + j] & ((1u << width) - 1))
+                                       << (shift + width * (unsigned)(j % per_word / 4));
+            if (p->quant.bits == 3) word_bits[2] |= (uint32_t)(q[i + j] >> 2) << (shift + high);
+        }
+        for (j = 0; j < (p->quant.bits == 3 ? 3u : 1u); j++, at += step)
+            awq__store_le(at, word_bits[j], 4);
+    }
+}
+
+static int awq__same_quant(awq_quant a, awq_quant b) {
+    return a.bits == b.bits && a.group_size == b.group_size && a.symmetric == b.symmetric &&
+           a.scale_dtype == b.scale_dtype;
+}
+
+/* The header in `memory` describes this tensor, and the rows of the range fit in their bits. */
+static awq_status awq__check_packing(const awq_packed *p, const awq_tensor *t, size_t row_begin,
+                                     size_t row_end) {
+    if (p->out_features != t->out_features || p->in_features != t->in_features)
+        return AWQ_ERR_SHAPE;
+    if (!awq__same_quant(p->quant, t->quant)) return AWQ_ERR_CONFIG;
+    return awq__check_range(row_begin, row_end, p->out_features, AWQ_ROW_STEP);
+}
+
+static awq_status awq__check_fields(const awq_tensor *t, size_t row_begin, size_t row_end,
+                                    awq_where *where) {
+    unsigned limit = 1u << t->quant.bits;
+    size_t row, c, groups = awq_group_count(t->in_features, t->quant.group_size), size;
+    size = awq__group_size(t->in_features, t->quant.group_size);
+    for (row = row_begin; row < row_end; row++) {
+        for (c = 0; c < t->in_features; c++)
+            if (t->q[row * t->in_features + c] >= limit)
+                return awq__fail(where, AWQ_ERR_DATA, 0, row, c);
+        for (c = 0; c < groups; c++) {
+            unsigned zero = t->zeros[row * groups + c];
+            if (zero >= limit || (t->quant.symmetric && zero != limit / 2))
+                return awq__fail(where, AWQ_ERR_DATA, 0, row, c * size);
+        }
+    }
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_pack(const awq_kernels *k, const awq_tensor *tensor, void *memory,
+                           size_t memory_size, size_t row_begin, size_t row_end, awq_where *where) {
+    unsigned char *bytes = (unsigned char *)memory;
+    awq_packed p;
+    size_t row, group, groups, size, in, col, words;
+    if (!k) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_tensor(tensor));
+    AWQ__TRY(awq_packed_open(&p, memory, memory_size));
+    AWQ__TRY(awq__check_packing(&p, tensor, row_begin, row_end));
+    AWQ__TRY(awq__check_fields(tensor, row_begin, row_end, where));
+    in = p.in_features;
+    size = awq__group_size(in, p.quant.group_size);
+    groups = awq__ceil_div(in, size);
+    words = awq__words(p.quant.bits, size);
+    for (row = row_begin; row < row_end; row++)
+        for (group = 0; group < groups; group++) {
+            size_t at = row * groups + group, begin = group * size,
+                   end = awq__min(begin + size, in);
+            awq__pack_grid(&p, bytes, groups, row, group, awq__get_grid(tensor, at).scale,
+                           tensor->zeros[at]);
+            for (col = begin; col < end; col += AWQ__CHUNK)
+                awq__pack_chunk(&p, bytes, row, group * words, col - begin,
+                                awq__min(AWQ__CHUNK, end - col), tensor->q + row * in + col);
+        }
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_unpack(const awq_kernels *k, const awq_packed *packed, awq_tensor *tensor,
+                             size_t row_begin, size_t row_end) {
+    int16_t w[AWQ__CHUNK];
+    size_t row, group, groups, size, in, col, words, i;
+    if (!k || !packed || !packed->data) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_tensor(tensor));
+    AWQ__TRY(awq__check_packing(packed, tensor, row_begin, row_end));
+    in = packed->in_features;
+    size = awq__group_size(in, packed->quant.group_size);
+    groups = awq__ceil_div(in, size);
+    words = awq__words(packed->quant.bits, size);
+    for (row = row_begin; row < row_end; row++)
+        for (group = 0; group < groups; group++) {
+            size_t begin = group * size, end = awq__min(begin + size, in);
+            awq__grid grid;
+            grid.scale = awq__packed_scale(packed, groups, row, group);
+            grid.zero = (float)awq__packed_zero(packed, groups, row, group);
+            awq__set_grid(tensor, row * groups + group, grid);
+            for (col = begin; col < end; col += AWQ__CHUNK) {
+                size_t n = awq__min(AWQ__CHUNK, end - col);
+                awq__unpack_chunk(packed, row, group * words, col - begin, n, 0, w);
+                for (i = 0; i < n; i++) tensor->q[row * in + col + i] = (uint8_t)w[i];
+            }
+        }
+    return AWQ_OK;
+}
+
+typedef struct awq__packing {
+    awq_packed shape;
+    unsigned char *memory;
+} awq__packing;
+
+static void awq__emit_packed(void *to, size_t row, size_t group, size_t k, size_t n, awq__grid grid,
+                             const float *v) {
+    const awq__packing *packing = (const awq__packing *)to;
+    const awq_packed *p = &packing->shape;
+    size_t i, size = awq__group_size(p->in_features, p->quant.group_size);
+    uint8_t q[AWQ__CHUNK];
+    if (k == 0)
+        awq__pack_grid(p, packing->memory, awq__ceil_div(p->in_features, size), row, group,
+                       grid.scale, (unsigned)(int)grid.zero);
+    for (i = 0; i < n; i++) q[i] = (uint8_t)(int)v[i];
+    awq__pack_chunk(p, packing->memory, row, group * awq__words(p->quant.bits, size), k, n, q);
+}
+
+AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, const float *scale,
+                                      const float *clip_max, void *memory, size_t memory_size,
+                                      size_t row_begin, size_t row_end, awq_where *where) {
+    awq__source source;
+    awq__packing packing;
+    if (!k) return AWQ_ERR_NULL;
+    AWQ__TRY(awq_packed_open(&packing.shape, memory, memory_size));
+    AWQ__TRY(awq__check_weight(weight, packing.shape.in_features));
+    if (weight.rows != packing.shape.out_features) return AWQ_ERR_SHAPE;
+    AWQ__TRY(awq__check_range(row_begin, row_end, weight.rows, AWQ_ROW_STEP));
+    packing.memory = (unsigned char *)memory;
+    source.weight = weight;
+    source.scale = scale;
+    source.clip_max = clip_max;
+    return awq__quantize_rows(&source, &packing.shape.quant, awq__emit_packed, &packing, row_begin,
+                              row_end, where);
+}
+
+#endif /* AWQ_INFERENCE_ONLY */
+
+/* =================================================================================================
+   >>impl-matmul
+   ============================================================================================== */
+
+/* Blocks of a row of activations: each group is cut every AWQ__CHUNK inputs. */
+static size_t awq__blocks(size_t in, int group_size) {
+    size_t size = awq__group_size(in, group_size);
+    return in / size * awq__ceil_div(size, AWQ__CHUNK) + awq__ceil_div(in % size, AWQ__CHUNK);
+}
+
+static awq_status awq__check_prepare(size_t in, int group_size, awq_precision precision) {
+    if (precision != AWQ_A16 && precision != AWQ_A8) return AWQ_ERR_CONFIG;
+    if (in == 0) return AWQ_ERR_SHAPE;
+    return awq_group_count(in, group_size) ? AWQ_OK : AWQ_ERR_CONFIG;
+}
+
+AWQDEF size_t awq_prepared_size(const awq_kernels *k, size_t in_features, int group_size,
+                                awq_precision precision, size_t tokens) {
+    if (!k || awq__check_prepare(in_features, group_size, precision) != AWQ_OK) return 0;
+    return awq__size_or_0(
+        awq__mul(k->token_size(in_features, group_size, precision), tokens ? tokens : 1));
+}
+
+AWQDEF awq_status awq_prepare(const awq_kernels *k, int group_size, awq_precision precision,
+                              awq_matrix x, const float *input_scale, void *memory,
+                              size_t memory_size, size_t token_begin, size_t token_end,
+                              awq_prepared *prepared, awq_where *where) {
+    awq_prepared view;
+    size_t size, i;
+    if (!k || !memory || !prepared) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_matrix(x));
+    AWQ__TRY(awq__check_prepare(x.cols, group_size, precision));
+    AWQ__TRY(awq__check_range(token_begin, token_end, x.rows, 1));
+    size = awq_prepared_size(k, x.cols, group_size, precision, x.rows);
+    if (size == 0 || memory_size < size || !awq__is_aligned(memory, sizeof(float)))
+        return AWQ_ERR_MEMORY;
+    for (i = 0; input_scale && i < x.cols; i++)
+        if (!awq__is_scale(input_scale[i])) return awq__fail(where, AWQ_ERR_DATA, 1, 0, i);
+    view.data = (const unsigned char *)memory;
+    view.tokens = x.rows;
+    view.in_features = x.cols;
+    view.group_size = group_size;
+    view.precision = precision;
+    view.format = k->prepared_format;
+    view.token_size = k->token_size(x.cols, group_size, precision);
+    view.index = NULL;
+    AWQ__TRY(k->prepare(&view, x, input_scale, memory, token_begin, token_end, where));
+    *prepared = view;
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_prepared_select(const awq_prepared *all, const uint32_t *index, size_t count,
+                                      awq_prepared *selected) {
+    size_t i;
+    awq_prepared view;
+    if (!all || !all->data || !selected || (count && !index)) return AWQ_ERR_NULL;
+    if (all->index) return AWQ_ERR_MISMATCH;
+    for (i = 0; i < count; i++)
+        if (index[i] >= all->tokens) return AWQ_ERR_RANGE;
+    view = *all;
+    view.tokens = count;
+    view.index = index;
+    *selected = view;
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_matmul(const awq_kernels *k, const awq_packed *packed, const awq_prepared *x,
+                             const float *bias, awq_matrix y, size_t row_begin, size_t row_end) {
+    if (!k || !packed || !packed->data || !x || !x->data) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_matrix(y));
+    if (x->format != k->prepared_format || x->in_features != packed->in_features)
+        return AWQ_ERR_MISMATCH;
+    if (awq__group_size(x->in_features, x->group_size) !=
+        awq__group_size(x->in_features, packed->quant.group_size))
+        return AWQ_ERR_MISMATCH;
+    if (y.rows != x->tokens || y.cols != packed->out_features) return AWQ_ERR_SHAPE;
+    AWQ__TRY(awq__check_range(row_begin, row_end, packed->out_features, AWQ_ROW_STEP));
+    k->matmul_rows(packed, x, bias, y, row_begin, row_end);
+    return AWQ_OK;
+}
+
+/* =================================================================================================
+   >>impl-portable   the specification of prepare and matmul
+   ============================================================================================== */
+
+/* A prepared token: float sx[blocks], then int16_t xi[in_features], for either precision. */
+#define AWQ__FORMAT_PORTABLE 1
+
+static size_t awq__token_size_portable(size_t in, int group_size, awq_precision precision) {
+    (void)precision;
+    return awq__align(awq__add(awq__mul(awq__blocks(in, group_size), sizeof(float)),
+                               awq__mul(in, sizeof(int16_t))),
+                      sizeof(float));
+}
+
+/* n inputs to integers of at most `limit`; returns sx. */
+static float awq__round_block(const float *x, size_t n, float limit, int16_t *xi) {
+    float largest = 0, sx, inverse;
+    size_t i;
+    for (i = 0; i < n; i++) largest = awq__abs(x[i]) > largest ? awq__abs(x[i]) : largest;
+    sx = largest / limit;
+    if (sx < FLT_MIN) sx = FLT_MIN; /* keeps 1/sx finite; what is smaller rounds to 0 */
+    inverse = 1.0f / sx;
+    for (i = 0; i < n; i++) xi[i] = (int16_t)awq__round(x[i] * inverse);
+    return sx;
+}
+
+static awq_status awq__prepare_portable(const awq_prepared *shape, awq_matrix x,
+                                        const float *input_scale, void *memory, size_t token_begin,
+                                        size_t token_end, awq_where *where) {
+    float block[AWQ__CHUNK], limit = shape->precision == AWQ_A8 ? 127.0f : 32639.0f;
+    size_t in = shape->in_features, size = awq__group_size(in, shape->group_size);
+    size_t t, begin, col, i, blocks = awq__blocks(in, shape->group_size);
+    for (t = token_begin; t < token_end; t++) {
+        float *sx = (float *)(void *)((unsigned char *)memory + t * shape->token_size);
+        int16_t *xi = (int16_t *)(void *)(sx + blocks);
+        for (begin = 0; begin < in; begin += size)
+            for (col = begin; col < awq__min(begin + size, in); col += AWQ__CHUNK) {
+                size_t n = awq__min(AWQ__CHUNK, awq__min(begin + size, in) - col), bad;
+                awq__load_row(x, t, col, n, block);
+                if (input_scale)
+                    for (i = 0; i < n; i++) block[i] /= input_scale[col + i];
+                if ((bad = awq__find_bad(block, n)) < n) {
+                    if (where) {
+                        where->matrix = 0;
+                        where->row = t;
+                        where->col = col + bad;
+                    }
+                    return AWQ_ERR_DATA;
+                }
+                *sx++ = awq__round_block(block, n, limit, xi + col);
+            }
+    }
+    return AWQ_OK;
+}
+
+/* |w| <= 255, |xi| <= 32639, n <= 128: fits in 32 bits. */
+static int32_t awq__dot_block(const int16_t *w, const int16_t *xi, size_t n) {
+    int32_t sum = 0;
+    size_t i;
+    for (i = 0; i < n; i++) sum += (int32_t)w[i] * (int32_t)xi[i];
+    return sum;
+}
+
+#define AWQ__TOKENS 16 /* tokens that share one unpacking of a row */
+
+/* y of one row for up to AWQ__TOKENS tokens, in block order */
+static void awq__row_portable(const awq_packed *p, const awq_prepared *x, size_t row, size_t token,
+                              size_t tokens, float *y) {
+    size_t in = p->in_features, size = awq__group_size(in, p->quant.group_size),
+           groups = awq__ceil_div(in, size);
+    size_t words = awq__words(p->quant.bits, size), blocks = awq__blocks(in, p->quant.group_size),
+           block = 0, group, k, t;
+    int16_t w[AWQ__CHUNK];
+    for (t = 0; t < tokens; t++) y[t] = 0;
+    for (group = 0; group < groups; group++) {
+        float scale = awq__packed_scale(p, groups, row, group);
+        int zero = awq__packed_zero(p, groups, row, group);
+        size_t begin = group * size, length = awq__min(size, in - begin);
+        for (k = 0; k < length; k += AWQ__CHUNK, block++) {
+            size_t n = awq__min(AWQ__CHUNK, length - k);
+            awq__unpack_chunk(p, row, group * words, k, n, zero, w);
+            for (t = 0; t < tokens; t++) {
+                size_t at = x->index ? x->index[token + t] : token + t;
+                const float *sx = (const float *)(const void *)(x->data + at * x->token_size);
+                const int16_t *xi = (const int16_t *)(const void *)(sx + blocks);
+                y[t] += scale * sx[block] * (float)awq__dot_block(w, xi + begin + k, n);
+            }
+        }
+    }
+}
+
+static void awq__matmul_portable(const awq_packed *packed, const awq_prepared *x, const float *bias,
+                                 awq_matrix y, size_t row_begin, size_t row_end) {
+    float sum[AWQ__TOKENS];
+    size_t row, token, t;
+    for (row = row_begin; row < row_end; row++)
+        for (token = 0; token < x->tokens; token += AWQ__TOKENS) {
+            size_t tokens = awq__min(AWQ__TOKENS, x->tokens - token);
+            awq__row_portable(packed, x, row, token, tokens, sum);
+            for (t = 0; t < tokens; t++)
+                awq__store_float(awq__at(y, token + t, row), y.dtype,
+                                 bias ? sum[t] + bias[row] : sum[t]);
+        }
+}
+
+/* =================================================================================================
+   >>impl-kernels
+   ============================================================================================== */
+
+AWQDEF awq_kernels awq_kernels_portable(void) {
+    awq_kernels k;
+    k.name = "portable";
+    k.prepared_format = AWQ__FORMAT_PORTABLE;
+    k.token_size = awq__token_size_portable;
+    k.prepare = awq__prepare_portable;
+    k.matmul_rows = awq__matmul_portable;
+#ifdef AWQ_INFERENCE_ONLY
+    k.squared_errors = NULL;
+#else
+    k.squared_errors = awq__squared_errors_portable;
+#endif
+    return k;
+}
+
+AWQDEF size_t awq_kernels_list(awq_kernels *out, size_t capacity) {
+    if (out && capacity) out[0] = awq_kernels_portable();
+    return 1;
+}
+
+AWQDEF awq_kernels awq_kernels_best(void) {
+    awq_kernels k;
+    awq_kernels_list(&k, 1);
+    return k;
+}
+
+#undef AWQ__TRY
+#undef AWQ__CHUNK
+#undef AWQ__RESTRICT
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* AWQ_IMPLEMENTATION */
+
+/*
+    MIT License
+
+    Copyright (c) 2026 the awq.h authors
+
+    Permission is hereby granted, free of charge, to any person obtaining a copy
+    of this software and associated documentation files (the "Software"), to deal
+    in the Software without restriction, including without limitation the rights
+    to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+    copies of the Software, and to permit persons to whom the Software is
+    furnished to do so, subject to the following conditions:
+
+    The above copyright notice and this permission notice shall be included in all
+    copies or substantial portions of the Software.
+
+    THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+    IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+    FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+    AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+    LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+    OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+    SOFTWARE.
+*/
