@@ -205,6 +205,10 @@ AWQDEF awq_matrix  awq_matrix_rows(awq_matrix m, size_t row_begin, size_t row_en
 AWQDEF size_t      awq_dtype_size(awq_dtype dtype);
 /*  ceil(in_features / group_size); 1 for group_size = -1; 0 for one that is not allowed.         */
 AWQDEF size_t      awq_group_count(size_t in_features, int group_size);
+/*  to = from, element by element, rounded to the nearest of to's dtype (NaN stays NaN, too large
+    becomes infinite). Both (rows, cols); they must not overlap.
+    Errors    NULL, SHAPE, DTYPE                                                                  */
+AWQDEF awq_status  awq_convert(awq_matrix from, awq_matrix to);
 /*  One sentence per status, never NULL.                                                          */
 AWQDEF const char *awq_status_string(awq_status status);
 /*  AWQ_VERSION of the implementation that was linked.                                            */
@@ -514,6 +518,7 @@ AWQDEF size_t     awq_packed_size(awq_quant quant, size_t out_features, size_t i
 /*  awq_packed_open  -  read the header of untrusted bytes (a mapped file, a const array)
 
     After AWQ_OK no call with this view reads outside [bytes, bytes + size), whatever the payload.
+    size may exceed the tensor's own, packed->size: the bytes after it are the host's.
     Errors    NULL, FORMAT                                                                        */
 AWQDEF awq_status awq_packed_open(awq_packed *packed, const void *bytes, size_t size);
 
@@ -578,7 +583,8 @@ typedef struct awq_prepared {
     Shapes    x (tokens, in_features) any dtype; group_size that of the weights
     Memory    awq_prepared_size() bytes for all tokens, aligned for float; 0 from it: overflow.
               *prepared views it and is the same for every range; y may be computed once all ran.
-    Errors    NULL, SHAPE, CONFIG, DTYPE, RANGE, MEMORY; DATA (where->row: token)
+    Errors    NULL, SHAPE, CONFIG, DTYPE, RANGE, MEMORY; DATA (where->row and col: the token and
+              channel of x; where->matrix = 1: of input_scale)
     Threads   disjoint ranges may run at once                                                     */
 AWQDEF size_t     awq_prepared_size(const awq_kernels *k, size_t in_features, int group_size,
                                     awq_precision precision, size_t tokens);
@@ -891,10 +897,26 @@ static awq_status awq__check_range(size_t begin, size_t end, size_t count, size_
 }
 
 #define AWQ__TRY(call)                                                                             \
-  do {                                                                                             \
-    awq_status awq__status = (call);                                                               \
-    if (awq__status != AWQ_OK) return awq__status;                                                 \
-  } while (0)
+    do {                                                                                           \
+        awq_status awq__status = (call);                                                           \
+        if (awq__status != AWQ_OK) return awq__status;                                             \
+    } while (0)
+
+AWQDEF awq_status awq_convert(awq_matrix from, awq_matrix to) {
+    float x[AWQ__CHUNK];
+    size_t row, col, i;
+    AWQ__TRY(awq__check_matrix(from));
+    AWQ__TRY(awq__check_matrix(to));
+    if (from.rows != to.rows || from.cols != to.cols) return AWQ_ERR_SHAPE;
+    for (row = 0; row < from.rows; row++)
+        for (col = 0; col < from.cols; col += AWQ__CHUNK) {
+            size_t n = awq__min(AWQ__CHUNK, from.cols - col);
+            awq__load_row(from, row, col, n, x);
+            for (i = 0; i < n; i++) awq__store_float(awq__at(to, row, col + i), to.dtype, x[i]);
+        }
+    return AWQ_OK;
+}
+
 #ifndef AWQ_INFERENCE_ONLY
 
 /* A caller's memory handed out piece by piece; the same calls with base = NULL measure it. */
@@ -2387,52 +2409,52 @@ static int awq__packed_zero(const awq_packed *p, size_t groups, size_t row, size
     return lane < bytes ? z[lane] & 15 : z[lane - bytes] >> 4;
 }
 
-/* Fields of `width` bits in one word: value i stands in byte i % 4, from bit width * (i / 4) on. */
-static unsigned awq__field(uint32_t word, unsigned width, size_t i) {
-    return (unsigned)(word >> (8 * (i % 4) + width * (i / 4))) & ((1u << width) - 1);
+/* A word is 8 / width layers of 4 inputs, one per byte: layer f is bits width * f of every byte. No
+   bit leaves its byte on the way, so words are moved in the host's own byte order. */
+static void awq__split_word(uint32_t word, unsigned width, uint32_t *layers) {
+    uint32_t mask = 0x01010101u * ((1u << width) - 1);
+    unsigned f;
+    for (f = 0; f < 8 / width; f++) layers[f] = (word >> width * f) & mask;
 }
 
-/* q - zero of n <= AWQ__CHUNK inputs of a row, from input k (a multiple of AWQ__CHUNK) of a group
-   whose first word is `word`. */
+static uint32_t awq__load_word(const unsigned char *at, size_t word) {
+    uint32_t v;
+    memcpy(&v, at + word * 4 * AWQ_ROW_STEP, sizeof v);
+    return v;
+}
+
+/* q of n <= AWQ__CHUNK inputs of a row, and of the padding after them, from input k (a multiple of
+   AWQ__CHUNK) of the group whose first word is `word`. */
 static void awq__unpack_chunk(const awq_packed *p, size_t row, size_t word, size_t k, size_t n,
-                              int zero, int16_t *w) {
-    const unsigned char *at = p->data + awq__word_at(p, row, word + awq__words(p->quant.bits, k));
-    const size_t step = 4 * AWQ_ROW_STEP;
-    size_t i, j, per = p->quant.bits == 3 ? 32 : 32u / (unsigned)p->quant.bits;
-    for (i = 0; i < n; i += per) {
-        uint32_t v = awq__load_le32(at);
-        size_t m = awq__min(per, n - i);
-        if (p->quant.bits == 4 && m == 8) {
-            for (j = 0; j < 4; j++) {
-                w[i + j] = (int16_t)((int)((v >> 8 * j) & 15u) - zero);
-                w[i + j + 4] = (int16_t)((int)((v >> (8 * j + 4)) & 15u) - zero);
-            }
-        } else if (p->quant.bits == 3) { /* two words of low bits, one of high bits */
-            uint32_t low[2], high = awq__load_le32(at + 2 * step);
-            low[0] = v;
-            low[1] = awq__load_le32(at + step);
-            for (j = 0; j < m; j++)
-                w[i + j] = (int16_t)((int)(awq__field(low[j / 16], 2, j % 16) |
-                                           awq__field(high, 1, j) << 2) -
-                                     zero);
-            at += 2 * step;
-        } else {
-            for (j = 0; j < m; j++)
-                w[i + j] = (int16_t)((int)awq__field(v, (unsigned)p->quant.bits, j) - zero);
+                              uint8_t q[AWQ__CHUNK]) {
+    unsigned bits = (unsigned)p->quant.bits;
+    const unsigned char *at =
+        p->data + awq__word_at(p, row, word + awq__words(p->quant.bits, k));
+    uint32_t layers[AWQ__CHUNK / 4], high[8];
+    size_t words = awq__words(p->quant.bits, n), per_word = bits == 3 ? 0 : 8 / bits, i, f;
+    if (bits == 4) /* the constant lets compilers unroll */
+        for (i = 0; i < words; i++) awq__split_word(awq__load_word(at, i), 4, layers + 2 * i);
+    else if (bits != 3)
+        for (i = 0; i < words; i++)
+            awq__split_word(awq__load_word(at, i), bits, layers + per_word * i);
+    else /* two words of low bits, one of high bits */
+        for (i = 0; i < words / 3; i++) {
+            awq__split_word(awq__load_word(at, 3 * i), 2, layers + 8 * i);
+            awq__split_word(awq__load_word(at, 3 * i + 1), 2, layers + 8 * i + 4);
+            awq__split_word(awq__load_word(at, 3 * i + 2), 1, high);
+            for (f = 0; f < 8; f++) layers[8 * i + f] |= high[f] << 2;
         }
-        at += step;
-    }
+    memcpy(q, layers, bits == 3 ? words / 3 * 32 : words * per_word * 4);
 }
 
-/* Every word of one group of one row, whose unused fields must be 0. */
+/* The fields of a group's last word that no input uses are 0. */
 static int awq__padding_is_zero(const awq_packed *p, size_t row, size_t word, size_t n) {
-    int16_t tail[32];
+    uint8_t q[AWQ__CHUNK];
     size_t per = p->quant.bits == 3 ? 32 : 32u / (unsigned)p->quant.bits, used = n % per, i;
     if (used == 0) return 1;
-    word += awq__words(p->quant.bits, n - used);
-    awq__unpack_chunk(p, row, word, 0, per, 0, tail);
+    awq__unpack_chunk(p, row, word + awq__words(p->quant.bits, n - used), 0, used, q);
     for (i = used; i < per; i++)
-        if (tail[i]) return 0;
+        if (q[i]) return 0;
     return 1;
 }
 
@@ -2519,24 +2541,31 @@ static void awq__pack_grid(const awq_packed *p, unsigned char *memory, size_t gr
     else z[lane - bytes] = (unsigned char)((z[lane - bytes] & 0x0fu) | zero << 4);
 }
 
+static uint32_t awq__join_word(const uint32_t *layers, unsigned width) {
+    uint32_t word = 0;
+    unsigned f;
+    for (f = 0; f < 8 / width; f++) word |= layers[f] << width * f;
+    return word;
+}
+
 /* The opposite of awq__unpack_chunk. */
 static void awq__pack_chunk(const awq_packed *p, unsigned char *memory, size_t row, size_t word,
                             size_t k, size_t n, const uint8_t *q) {
+    unsigned bits = (unsigned)p->quant.bits;
     unsigned char *at = memory + awq__word_at(p, row, word + awq__words(p->quant.bits, k));
-    const size_t step = 4 * AWQ_ROW_STEP;
-    size_t i, j, per = p->quant.bits == 3 ? 32 : 32u / (unsigned)p->quant.bits;
-    unsigned width = p->quant.bits == 3 ? 2 : (unsigned)p->quant.bits;
-    for (i = 0; i < n; i += per) {
-        size_t m = awq__min(per, n - i), per_word = 32 / width;
-        uint32_t word_bits[3] = { 0, 0, 0 };
-        for (j = 0; j < m; j++) {
-            unsigned shift = (unsigned)(8 * (j % 4)), high = (unsigned)(j / 4);
-            word_bits[j / per_word] |= (uint32_t)(q[i + j] & ((1u << width) - 1))
-                                       << (shift + width * (unsigned)(j % per_word / 4));
-            if (p->quant.bits == 3) word_bits[2] |= (uint32_t)(q[i + j] >> 2) << (shift + high);
+    uint32_t layers[AWQ__CHUNK / 4], group[8], v;
+    size_t words = awq__words(p->quant.bits, n), i, f;
+    memset(layers, 0, sizeof layers);
+    memcpy(layers, q, n);
+    for (i = 0; i < words; i++, at += 4 * AWQ_ROW_STEP) {
+        if (bits == 3) {
+            const uint32_t *from = layers + 8 * (i / 3);
+            for (f = 0; f < 8; f++) group[f] = i % 3 < 2 ? from[f] & 0x03030303u : from[f] >> 2;
+            v = i % 3 < 2 ? awq__join_word(group + 4 * (i % 3), 2) : awq__join_word(group, 1);
+        } else {
+            v = awq__join_word(layers + 8 / bits * i, bits);
         }
-        for (j = 0; j < (p->quant.bits == 3 ? 3u : 1u); j++, at += step)
-            awq__store_le(at, word_bits[j], 4);
+        memcpy(at, &v, sizeof v);
     }
 }
 
@@ -2601,8 +2630,8 @@ AWQDEF awq_status awq_pack(const awq_kernels *k, const awq_tensor *tensor, void 
 
 AWQDEF awq_status awq_unpack(const awq_kernels *k, const awq_packed *packed, awq_tensor *tensor,
                              size_t row_begin, size_t row_end) {
-    int16_t w[AWQ__CHUNK];
-    size_t row, group, groups, size, in, col, words, i;
+    uint8_t q[AWQ__CHUNK];
+    size_t row, group, groups, size, in, col, words;
     if (!k || !packed || !packed->data) return AWQ_ERR_NULL;
     AWQ__TRY(awq__check_tensor(tensor));
     AWQ__TRY(awq__check_packing(packed, tensor, row_begin, row_end));
@@ -2619,8 +2648,8 @@ AWQDEF awq_status awq_unpack(const awq_kernels *k, const awq_packed *packed, awq
             awq__set_grid(tensor, row * groups + group, grid);
             for (col = begin; col < end; col += AWQ__CHUNK) {
                 size_t n = awq__min(AWQ__CHUNK, end - col);
-                awq__unpack_chunk(packed, row, group * words, col - begin, n, 0, w);
-                for (i = 0; i < n; i++) tensor->q[row * in + col + i] = (uint8_t)w[i];
+                awq__unpack_chunk(packed, row, group * words, col - begin, n, q);
+                memcpy(tensor->q + row * in + col, q, n);
             }
         }
     return AWQ_OK;
@@ -2816,8 +2845,9 @@ static void awq__row_portable(const awq_packed *p, const awq_prepared *x, size_t
     size_t in = p->in_features, size = awq__group_size(in, p->quant.group_size),
            groups = awq__ceil_div(in, size);
     size_t words = awq__words(p->quant.bits, size), blocks = awq__blocks(in, p->quant.group_size),
-           block = 0, group, k, t;
+           block = 0, group, k, t, i;
     int16_t w[AWQ__CHUNK];
+    uint8_t q[AWQ__CHUNK];
     for (t = 0; t < tokens; t++) y[t] = 0;
     for (group = 0; group < groups; group++) {
         float scale = awq__packed_scale(p, groups, row, group);
@@ -2825,7 +2855,8 @@ static void awq__row_portable(const awq_packed *p, const awq_prepared *x, size_t
         size_t begin = group * size, length = awq__min(size, in - begin);
         for (k = 0; k < length; k += AWQ__CHUNK, block++) {
             size_t n = awq__min(AWQ__CHUNK, length - k);
-            awq__unpack_chunk(p, row, group * words, k, n, zero, w);
+            awq__unpack_chunk(p, row, group * words, k, n, q);
+            for (i = 0; i < n; i++) w[i] = (int16_t)((int)q[i] - zero);
             for (t = 0; t < tokens; t++) {
                 size_t at = x->index ? x->index[token + t] : token + t;
                 const float *sx = (const float *)(const void *)(x->data + at * x->token_size);
