@@ -92,8 +92,9 @@
 
     LIMITATIONS
         Plain C kernels: SIMD and GPU kernels are separate headers. The scale search looks at one
-        group of linears at a time. in_features * tokens of scratch for exact losses; use the sketch
-        where that is too much. Foreign layouts (AutoAWQ, GPTQ, GGUF) are not read or written yet.
+        group of linears at a time. A loss from rows takes 4 in_features * tokens bytes of scratch;
+        use the sketch where that is too much. Foreign layouts (AutoAWQ, GPTQ, GGUF) are not read or
+        written yet.
 
     Licence: MIT, see the end of the file.
 */
@@ -254,7 +255,8 @@ AWQDEF awq_status awq_stats_init(awq_stats *stats, size_t in_features, size_t sk
     Errors    NULL, SHAPE, DTYPE; DATA: where->row is the token (where->col = in_features: its
               weight). A batch with bad data changes nothing.
     Threads   one call at a time per stats; give each thread its own and merge, or pass a parallel.
-    Numerics  sums in double; sketch and Gram in fp32, summed per 32 tokens, then added.
+    Numerics  sums in double; sketch and Gram in fp32, over 32 tokens of a call at a time, then
+              added: their last bits depend on how tokens are cut into calls
     Source    maxima: Lin et al. 2023, sec. 3.2; token weights: docs/how-awq-works.md            */
 AWQDEF awq_status awq_stats_add(const awq_kernels *k, awq_stats *stats, awq_matrix x,
                                 const float *token_weight, const awq_parallel *parallel,
@@ -302,7 +304,7 @@ typedef int awq_loss_callback(void *context, const float *scale, double *loss);
 /*  What is known about the input X that one or more linears share.                               */
 typedef struct awq_inputs {
     awq_loss           loss;
-    const awq_stats   *stats;           /* may be NULL where neither rule nor loss reads it */
+    const awq_stats   *stats;        /* of X; awq_search needs it, the rest if the loss does   */
     awq_matrix         rows;            /* AWQ_LOSS_ROWS: X (tokens, in_features) */
     const float       *token_weight;    /* AWQ_LOSS_ROWS: [tokens] >= 0, or NULL for 1 */
     awq_loss_callback *callback;        /* AWQ_LOSS_CALLBACK */
@@ -330,7 +332,8 @@ typedef struct awq_search_result {
     double identity_loss;   /* of plain rounding, s = 1                                           */
 } awq_search_result;
 
-/*  Named semantics, reproduced on golden data: grids i/20, i < 20 (Keras: i <= 20).              */
+/*  Named semantics, reproduced on golden data: grids i/20, i < 20 (Keras: i <= 20). The loss is the
+    caller's to choose; Keras' own is AWQ_LOSS_DIAGONAL.                                          */
 typedef enum awq_preset {
     AWQ_PRESET_PAPER = 0, AWQ_PRESET_LLM_AWQ = 1, AWQ_PRESET_AUTOAWQ = 2, AWQ_PRESET_KERAS = 3
 } awq_preset;
@@ -378,7 +381,8 @@ AWQDEF awq_status awq_scale_at(awq_scale_rule rule, double ratio, size_t in_feat
 
     Shapes    approximation like weight; its data NULL stands for What = 0: the mean square output
     Memory    scratch as for awq_search with this one weight
-    Errors    NULL, SHAPE, CONFIG (no AWQ_LOSS_CALLBACK), DTYPE, MEMORY, DATA */
+    Errors    NULL, SHAPE, CONFIG (no AWQ_LOSS_CALLBACK), DTYPE, MEMORY; DATA (where->matrix: 0
+              weight, 1 approximation, 2 the rows of X)                                           */
 AWQDEF awq_status awq_output_error(const awq_kernels *k, const awq_inputs *inputs,
                                    awq_matrix weight, awq_matrix approximation, void *scratch,
                                    size_t scratch_size, const awq_parallel *parallel,
@@ -524,7 +528,8 @@ AWQDEF awq_status awq_packed_open(awq_packed *packed, const void *bytes, size_t 
 
 /*  awq_packed_check  -  read the payload too: scales finite and > 0, zeros in range, padding 0
 
-    Errors    NULL, FORMAT (where->row, where->col: row and group)                                */
+    Errors    NULL, FORMAT (where->row, where->col: row and group; row = rows in blocks of 16 and
+              col = 0: between the sections)                                                      */
 AWQDEF awq_status awq_packed_check(const awq_packed *packed, awq_where *where);
 
 #ifndef AWQ_INFERENCE_ONLY
@@ -562,7 +567,7 @@ AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, c
    ============================================================================================== */
 
 /*  Activations are rounded per token and block of at most 128 inputs of one group: x ~ sx * xi.
-    A16: |xi| <= 32639, error about 1e-5.   A8: |xi| <= 127, error about 5e-3, faster.            */
+    A16: |xi| <= 32639, error of y about 3e-5.   A8: |xi| <= 127, error about 7e-3.               */
 typedef enum awq_precision { AWQ_A16 = 0, AWQ_A8 = 1 } awq_precision;
 
 /*  Activations prepared once, for every linear that shares them (q/k/v, gate/up, experts).       */
@@ -596,7 +601,7 @@ AWQDEF awq_status awq_prepare(const awq_kernels *k, int group_size, awq_precisio
 /*  awq_prepared_select  -  a view of some prepared tokens, in any order: an expert's share
 
     Shapes    index [count], each < all->tokens, kept alive by the caller
-    Errors    NULL, RANGE                                                                         */
+    Errors    NULL, RANGE, MISMATCH (`all` is itself a selection)                                 */
 AWQDEF awq_status awq_prepared_select(const awq_prepared *all, const uint32_t *index, size_t count,
                                       awq_prepared *selected);
 
@@ -610,8 +615,10 @@ AWQDEF awq_status awq_prepared_select(const awq_prepared *all, const uint32_t *i
     Errors    NULL, SHAPE, DTYPE, RANGE, MISMATCH
     Threads   pure; disjoint ranges may run at once
     Numerics  integer dots, then fp32 sums in block order: y[t][r] does not depend on the batch, the
-              range or the run. Against float64 on What: relative error (norm) <= 1e-4 for A16,
-              <= 6e-3 for A8. What overflows y's dtype becomes infinite.                          */
+              range or the run. Against float64 on What: |error| <= 0.504 * the sum over blocks of
+              sx * sum |What|, and fp32 rounding. That is some 3e-5 of |y| for A16 and 7e-3 for A8
+              on normal data; 1e-4 and 2e-2 where one input dominates its block (docs/numerics.md).
+              What overflows y's dtype becomes infinite.                                          */
 AWQDEF awq_status awq_matmul(const awq_kernels *k, const awq_packed *packed,
                              const awq_prepared *x, const float *bias, awq_matrix y,
                              size_t row_begin, size_t row_end);
@@ -1898,7 +1905,7 @@ AWQDEF awq_status awq_output_error(const awq_kernels *k, const awq_inputs *input
     state.task.approximation = approximation;
     AWQ__TRY(awq__check_finite(weight, 0, where));
     if (approximation.data) AWQ__TRY(awq__check_finite(approximation, 1, where));
-    AWQ__TRY(awq__evidence_fill(&state.evidence, inputs, 1, where));
+    AWQ__TRY(awq__evidence_fill(&state.evidence, inputs, 2, where));
     sum = awq__loss_sum(&state.task, parallel);
     *error = state.evidence.divisor > 0 ? sum / (state.evidence.divisor * state.total_rows) : 0;
     return AWQ_OK;
@@ -2472,6 +2479,20 @@ static int awq__group_is_sane(const awq_packed *p, size_t groups, size_t row, si
     return p->quant.symmetric || awq__packed_zero(p, groups, row, group) == 0;
 }
 
+static int awq__is_zero(const unsigned char *bytes, size_t begin, size_t end) {
+    for (; begin < end; begin++)
+        if (bytes[begin]) return 0;
+    return 1;
+}
+
+/* The bytes that bring scales and zeros to the next multiple of 64. */
+static int awq__gaps_are_zero(const awq_packed *p, size_t blocks, size_t groups) {
+    size_t q_bytes = blocks * awq__row_words(p->quant, p->in_features) * 4 * AWQ_ROW_STEP;
+    size_t scale_bytes = blocks * groups * AWQ_ROW_STEP * awq_dtype_size(p->quant.scale_dtype);
+    return awq__is_zero(p->data, p->q_offset + q_bytes, p->scales_offset) &&
+           awq__is_zero(p->data, p->scales_offset + scale_bytes, p->zeros_offset);
+}
+
 AWQDEF awq_status awq_packed_check(const awq_packed *packed, awq_where *where) {
     size_t row, group, groups, size, rows, words;
     if (!packed || !packed->data) return AWQ_ERR_NULL;
@@ -2482,15 +2503,11 @@ AWQDEF awq_status awq_packed_check(const awq_packed *packed, awq_where *where) {
     for (row = 0; row < rows; row++)
         for (group = 0; group < groups; group++) {
             size_t n = awq__min(size, packed->in_features - group * size);
-            if (!awq__group_is_sane(packed, groups, row, group, group * words, n)) {
-                if (where) {
-                    where->matrix = 0;
-                    where->row = row;
-                    where->col = group;
-                }
-                return AWQ_ERR_FORMAT;
-            }
+            if (!awq__group_is_sane(packed, groups, row, group, group * words, n))
+                return awq__fail(where, AWQ_ERR_FORMAT, 0, row, group);
         }
+    if (!awq__gaps_are_zero(packed, rows / AWQ_ROW_STEP, groups))
+        return awq__fail(where, AWQ_ERR_FORMAT, 0, rows, 0);
     return AWQ_OK;
 }
 
@@ -2815,14 +2832,8 @@ static awq_status awq__prepare_portable(const awq_prepared *shape, awq_matrix x,
                 awq__load_row(x, t, col, n, block);
                 if (input_scale)
                     for (i = 0; i < n; i++) block[i] /= input_scale[col + i];
-                if ((bad = awq__find_bad(block, n)) < n) {
-                    if (where) {
-                        where->matrix = 0;
-                        where->row = t;
-                        where->col = col + bad;
-                    }
-                    return AWQ_ERR_DATA;
-                }
+                if ((bad = awq__find_bad(block, n)) < n)
+                    return awq__fail(where, AWQ_ERR_DATA, 0, t, col + bad);
                 *sx++ = awq__round_block(block, n, limit, xi + col);
             }
     }

@@ -17,13 +17,6 @@
 #define BOTTOM 330.0
 #define Y_MAX 0.020
 
-/*  A finite fp16 number. */
-static float half_value(uint16_t h) {
-    int exponent = (h >> 10) & 31, mantissa = h & 1023;
-    double v = exponent ? ldexp(mantissa + 1024, exponent - 25) : ldexp(mantissa, -24);
-    return (float)(h & 0x8000 ? -v : v);
-}
-
 typedef struct layer { awq_matrix weight, x; } layer;       /* fp16, calibration rows             */
 typedef struct errors { double salient, others, total; } errors;
 
@@ -105,7 +98,7 @@ static int measure_all(const layer *l, errors *out) {
     awq_stats_get(&stats, AWQ_ABS_MEAN, mean);
     find_salient(mean, in, salient);
     for (c = 0; c < in; c++) scale[c] = 1;
-    for (c = 0; c < rows * in; c++) exact[c] = half_value(((uint16_t *)l->weight.data)[c]);
+    awq_convert(l->weight, awq_matrix_view(exact, AWQ_F32, rows, in));
 
     double power = measure(l, NULL, scratch, size);
     for (i = 0; i < POINTS; i++) {

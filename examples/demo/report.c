@@ -91,7 +91,7 @@ void print_opinions(const demo *d, const method *m, const second_opinion *opinio
 
 void print_lesson(const version *nearest, const method *best, double int8_error)
 {
-    printf("  With activations rounded to 8 bits (A8, faster), %s + clip has %.*f %%.\n\n",
+    printf("  With activations rounded to 8 bits (A8), %s + clip has %.*f %%.\n\n",
            best->name, decimals_for(nearest), 100 * int8_error);
     printf("=> %s + clip leaves %.0f %% of the error of rounding to nearest,\n"
            "   in the same number of bits and with the same matmul.\n\n", best->name,
