@@ -1273,7 +1273,7 @@ static float awq__least_scale(awq_dtype dtype) {
    scale before it is rounded to its dtype, as in AutoAWQ. */
 static awq_status awq__fit_range(const awq_quant *quant, float lo, float hi, awq__grid *grid) {
     float levels = awq__levels(quant->bits), half = (float)(1 << (quant->bits - 1));
-    float least = awq__least_scale(quant->scale_dtype), raw, span = hi - lo;
+    float least = awq__least_scale(quant->scale_dtype), raw, span = hi - lo, reach;
     unsigned char stored[4];
     if (quant->symmetric) raw = (-lo > hi ? -lo : hi) / (half - 1);
     else raw = awq__is_finite(span) ? span / levels : hi / levels - lo / levels;
@@ -1281,7 +1281,9 @@ static awq_status awq__fit_range(const awq_quant *quant, float lo, float hi, awq
     grid->zero = quant->symmetric ? half : awq__round(-lo / raw);
     awq__store_float(stored, quant->scale_dtype, raw);
     grid->scale = awq__load_float(stored, quant->scale_dtype);
-    return awq__is_finite(grid->scale) ? AWQ_OK : AWQ_ERR_SCALE;
+    /* rounding the scale up must not push the largest What beyond fp32 */
+    reach = quant->symmetric ? half - 1 : grid->zero >= half ? grid->zero : levels - grid->zero;
+    return awq__is_finite(grid->scale * reach) ? AWQ_OK : AWQ_ERR_SCALE;
 }
 
 static awq_status awq__fit_group(const awq__source *src, const awq_quant *quant, size_t row,
@@ -1292,7 +1294,7 @@ static awq_status awq__fit_group(const awq__source *src, const awq_quant *quant,
     if (!(clip >= 0)) return awq__fail(where, AWQ_ERR_DATA, 0, row, begin);
     for (col = begin; col < end; col += AWQ__CHUNK) {
         size_t n = awq__min(AWQ__CHUNK, end - col), bad;
-        awq__load_scaled(src, row, col, n, clip, u);
+        awq__load_scaled(src, row, col, n, FLT_MAX, u); /* a clip must not hide an infinity */
         if ((bad = awq__find_bad(u, n)) < n)
             return awq__fail(where, AWQ_ERR_DATA, 0, row, col + bad);
         for (i = 0; i < n; i++) {
@@ -1300,6 +1302,8 @@ static awq_status awq__fit_group(const awq__source *src, const awq_quant *quant,
             hi = u[i] > hi ? u[i] : hi;
         }
     }
+    if (lo < -clip) lo = -clip;
+    if (hi > clip) hi = clip;
     return awq__fit_range(quant, lo, hi, grid) == AWQ_OK
                ? AWQ_OK
                : awq__fail(where, AWQ_ERR_SCALE, 0, row, begin);
@@ -1821,6 +1825,7 @@ static awq_status awq__grid_losses(awq__search_state *state, const awq_search_co
     best->loss = HUGE_VAL;
     AWQ__TRY(awq__candidate_loss(state, inputs, weights, weight_count, NULL, parallel,
                                  &best->identity_loss));
+    if (!(best->identity_loss < HUGE_VAL)) best->identity_loss = HUGE_VAL; /* NaN too */
     for (i = 0; i < config->grid_points; i++) {
         double loss = HUGE_VAL;
         if (awq_scale_at(config->rule, (double)i / config->grid_steps, weights[0].cols,
@@ -2037,6 +2042,7 @@ AWQDEF size_t awq_clip_scratch_size(const awq_inputs *inputs, awq_matrix weight,
     awq__clip_state state;
     awq__arena arena = { NULL, 0 };
     if (!inputs || !config || (inputs->loss == AWQ_LOSS_SKETCH && !inputs->stats)) return 0;
+    if (awq__check_quant(config->quant) != AWQ_OK) return 0;
     awq__clip_layout(&state, &arena, inputs, weight, config, parallel);
     return awq__size_or_0(awq__add(arena.used, 64));
 }
@@ -2577,7 +2583,9 @@ static void awq__pack_chunk(const awq_packed *p, unsigned char *memory, size_t r
     for (i = 0; i < words; i++, at += 4 * AWQ_ROW_STEP) {
         if (bits == 3) {
             const uint32_t *from = layers + 8 * (i / 3);
-            for (f = 0; f < 8; f++) group[f] = i % 3 < 2 ? from[f] & 0x03030303u : from[f] >> 2;
+            unsigned drop = i % 3 < 2 ? 0 : 2;
+            uint32_t mask = i % 3 < 2 ? 0x03030303u : 0x01010101u;
+            for (f = 0; f < 8; f++) group[f] = (from[f] >> drop) & mask;
             v = i % 3 < 2 ? awq__join_word(group + 4 * (i % 3), 2) : awq__join_word(group, 1);
         } else {
             v = awq__join_word(layers + 8 / bits * i, bits);
