@@ -393,8 +393,10 @@ AWQDEF awq_status awq_output_error(const awq_kernels *k, const awq_inputs *input
    ============================================================================================== */
 
 /*  AWQ_FOLD divides the producer (multiplies the consumer) by s; AWQ_UNFOLD takes it back, to
-    within a rounding of the dtype. All check s > 0 and finite first (DATA, where->col), then write.
-    Errors    NULL, SHAPE, DTYPE, CONFIG, DATA                                                    */
+    within a rounding of the dtype.
+    Errors    NULL, SHAPE, DTYPE, CONFIG; DATA: a scale that is not > 0 and finite (where->col), or
+              a result that is not finite in its dtype (where->matrix: 1 weight, norm or x; 2 bias).
+              Then nothing was written.                                                           */
 typedef enum awq_direction { AWQ_FOLD = 0, AWQ_UNFOLD = 1 } awq_direction;
 
 /*  Norm: weight and bias, both (1, in_features), /= s. bias.data may be NULL.                    */
@@ -486,7 +488,7 @@ AWQDEF awq_status awq_quantize(const awq_kernels *k, awq_matrix weight, const fl
 /*  awq_dequantize  -  out[r][c] = (q - zero) * scale of the group / s[c], rows [row_begin, row_end)
 
     Shapes    out (out_features, in_features) any dtype; scale [in_features], or NULL for 1
-    Errors    NULL, SHAPE, CONFIG, DTYPE, RANGE */
+    Errors    NULL, SHAPE, CONFIG, DTYPE, RANGE; DATA (a scale s that is not > 0) */
 AWQDEF awq_status awq_dequantize(const awq_tensor *tensor, const float *scale, awq_matrix out,
                                  size_t row_begin, size_t row_end);
 
@@ -1928,11 +1930,46 @@ static awq_status awq__check_fold(awq_direction direction, const float *scale, s
     return awq__check_scale(scale, in, where);
 }
 
-/* m[row][col] = m[row][col] * s or / s */
-static void awq__rescale(awq_matrix m, size_t row, size_t col, float s, int multiply) {
-    unsigned char *p = awq__at(m, row, col);
-    float x = awq__load_float(p, m.dtype);
-    awq__store_float(p, m.dtype, multiply ? x * s : x / s);
+/* The channel of s that row `row` of v_proj (kv_head, d) takes: its first query head's. */
+static size_t awq__tied_channel(awq_tie tie, size_t row) {
+    if (tie.repeat <= 1) return row;
+    return row / tie.head_dim * tie.repeat * tie.head_dim + row % tie.head_dim;
+}
+
+/* A matrix whose rows, or columns, are multiplied or divided by s. */
+typedef struct awq__rescaling {
+    awq_matrix   m;
+    const float *scale;
+    awq_tie      tie;
+    int          by_row, multiply;
+} awq__rescaling;
+
+/* Without `write` only looks whether every result is finite. */
+static awq_status awq__rescale(const awq__rescaling *r, int write, size_t matrix,
+                               awq_where *where) {
+    size_t row, col;
+    for (row = 0; r->m.data && row < r->m.rows; row++)
+        for (col = 0; col < r->m.cols; col++) {
+            unsigned char *p = awq__at(r->m, row, col), stored[4];
+            float s = r->scale[awq__tied_channel(r->tie, r->by_row ? row : col)];
+            float x = awq__load_float(p, r->m.dtype);
+            awq__store_float(stored, r->m.dtype, r->multiply ? x * s : x / s);
+            if (write) memcpy(p, stored, awq_dtype_size(r->m.dtype));
+            else if (!awq__is_finite(awq__load_float(stored, r->m.dtype)))
+                return awq__fail(where, AWQ_ERR_DATA, matrix, row, col);
+        }
+    return AWQ_OK;
+}
+
+/* Both or neither. bias.data may be NULL. */
+static awq_status awq__rescale_pair(awq__rescaling *weight, awq_matrix bias, awq_where *where) {
+    awq__rescaling second = *weight;
+    second.m = bias;
+    second.by_row = 0;
+    AWQ__TRY(awq__rescale(weight, 0, 1, where));
+    AWQ__TRY(awq__rescale(&second, 0, 2, where));
+    AWQ__TRY(awq__rescale(weight, 1, 1, where));
+    return awq__rescale(&second, 1, 2, where);
 }
 
 static awq_status awq__check_vector(awq_matrix v, size_t n) {
@@ -1940,69 +1977,75 @@ static awq_status awq__check_vector(awq_matrix v, size_t n) {
     return v.rows == 1 && v.cols == n ? AWQ_OK : AWQ_ERR_SHAPE;
 }
 
+static awq_status awq__fold_columns(awq_matrix m, awq_matrix bias, const float *scale, int multiply,
+                                    awq_where *where) {
+    awq__rescaling columns;
+    memset(&columns, 0, sizeof columns);
+    columns.m = m;
+    columns.scale = scale;
+    columns.multiply = multiply;
+    return awq__rescale_pair(&columns, bias, where);
+}
+
 AWQDEF awq_status awq_fold_norm(awq_direction direction, const float *scale, size_t in_features,
                                 awq_matrix weight, awq_matrix bias, awq_where *where) {
-    size_t c;
-    if (!weight.data) return AWQ_ERR_NULL;
     AWQ__TRY(awq__check_vector(weight, in_features));
     if (bias.data) AWQ__TRY(awq__check_vector(bias, in_features));
     AWQ__TRY(awq__check_fold(direction, scale, in_features, where));
-    for (c = 0; c < in_features; c++) {
-        awq__rescale(weight, 0, c, scale[c], direction == AWQ_UNFOLD);
-        if (bias.data) awq__rescale(bias, 0, c, scale[c], direction == AWQ_UNFOLD);
-    }
-    return AWQ_OK;
+    return awq__fold_columns(weight, bias, scale, direction == AWQ_UNFOLD, where);
 }
 
-/* The channel of s that row `row` of v_proj (kv_head, d) takes: its first query head's. */
-static size_t awq__tied_channel(awq_tie tie, size_t row) {
-    if (tie.repeat <= 1) return row;
-    return row / tie.head_dim * tie.repeat * tie.head_dim + row % tie.head_dim;
-}
-
-AWQDEF awq_status awq_fold_linear(awq_direction direction, const float *scale, size_t in_features,
-                                  awq_tie tie, awq_matrix weight, awq_matrix bias,
-                                  awq_where *where) {
-    size_t rows, row, r, c;
-    AWQ__TRY(awq__check_tie(tie, in_features));
-    rows = tie.repeat > 1 ? in_features / tie.repeat : in_features;
-    AWQ__TRY(awq__check_matrix(weight));
-    if (weight.rows != rows || weight.cols == 0) return AWQ_ERR_SHAPE;
-    if (bias.data) AWQ__TRY(awq__check_vector(bias, rows));
-    AWQ__TRY(awq__check_fold(direction, scale, in_features, where));
+/* Channels that are tied have one scale. */
+static awq_status awq__check_tied(awq_tie tie, const float *scale, size_t rows, awq_where *where) {
+    size_t row, r;
     for (row = 0; tie.repeat > 1 && row < rows; row++)
         for (r = 1; r < tie.repeat; r++) {
             size_t first = awq__tied_channel(tie, row), other = first + r * tie.head_dim;
             if (scale[other] < scale[first] || scale[other] > scale[first])
                 return awq__fail(where, AWQ_ERR_DATA, 0, 0, other);
         }
-    for (row = 0; row < rows; row++) {
-        float s = scale[awq__tied_channel(tie, row)];
-        for (c = 0; c < weight.cols; c++) awq__rescale(weight, row, c, s, direction == AWQ_UNFOLD);
-        if (bias.data) awq__rescale(bias, 0, row, s, direction == AWQ_UNFOLD);
-    }
     return AWQ_OK;
 }
 
-static awq_status awq__fold_columns(awq_direction direction, const float *scale, size_t in,
-                                    awq_matrix m, int multiply, awq_where *where) {
-    size_t row, c;
+AWQDEF awq_status awq_fold_linear(awq_direction direction, const float *scale, size_t in_features,
+                                  awq_tie tie, awq_matrix weight, awq_matrix bias,
+                                  awq_where *where) {
+    awq__rescaling rows;
+    AWQ__TRY(awq__check_tie(tie, in_features));
+    memset(&rows, 0, sizeof rows);
+    rows.m = weight;
+    rows.scale = scale;
+    rows.tie = tie;
+    rows.by_row = 1;
+    rows.multiply = direction == AWQ_UNFOLD;
+    AWQ__TRY(awq__check_matrix(weight));
+    if (weight.rows != in_features / (tie.repeat > 1 ? tie.repeat : 1) || weight.cols == 0)
+        return AWQ_ERR_SHAPE;
+    if (bias.data) AWQ__TRY(awq__check_vector(bias, weight.rows));
+    AWQ__TRY(awq__check_fold(direction, scale, in_features, where));
+    AWQ__TRY(awq__check_tied(tie, scale, weight.rows, where));
+    return awq__rescale_pair(&rows, bias, where);
+}
+
+static awq_status awq__check_columns(awq_direction direction, const float *scale, size_t in,
+                                     awq_matrix m, awq_where *where) {
     AWQ__TRY(awq__check_matrix(m));
     if (m.rows && m.cols != in) return AWQ_ERR_SHAPE;
-    AWQ__TRY(awq__check_fold(direction, scale, in, where));
-    for (row = 0; row < m.rows; row++)
-        for (c = 0; c < in; c++) awq__rescale(m, row, c, scale[c], multiply);
-    return AWQ_OK;
+    return awq__check_fold(direction, scale, in, where);
 }
 
 AWQDEF awq_status awq_fold_activation(awq_direction direction, const float *scale,
                                       size_t in_features, awq_matrix x, awq_where *where) {
-    return awq__fold_columns(direction, scale, in_features, x, direction == AWQ_UNFOLD, where);
+    awq_matrix none = awq_matrix_view(NULL, AWQ_F32, 0, 0);
+    AWQ__TRY(awq__check_columns(direction, scale, in_features, x, where));
+    return awq__fold_columns(x, none, scale, direction == AWQ_UNFOLD, where);
 }
 
 AWQDEF awq_status awq_fold_consumer(awq_direction direction, const float *scale, size_t in_features,
                                     awq_matrix weight, awq_where *where) {
-    return awq__fold_columns(direction, scale, in_features, weight, direction == AWQ_FOLD, where);
+    awq_matrix none = awq_matrix_view(NULL, AWQ_F32, 0, 0);
+    AWQ__TRY(awq__check_columns(direction, scale, in_features, weight, where));
+    return awq__fold_columns(weight, none, scale, direction == AWQ_FOLD, where);
 }
 
 /* =================================================================================================
