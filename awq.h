@@ -1479,17 +1479,33 @@ static void awq__squared_errors_portable(const float *d, size_t rows, size_t d_s
     }
 }
 
-/* a . b in 16 interleaved sums, which compilers turn into vectors without reordering anything */
-static double awq__dot(const float *a, const float *b, size_t n) {
-    float sum[16];
-    double total = 0;
-    size_t i, j;
-    for (j = 0; j < 16; j++) sum[j] = 0;
-    for (i = 0; i + 16 <= n; i += 16)
-        for (j = 0; j < 16; j++) sum[j] += a[i + j] * b[i + j];
-    for (; i < n; i++) sum[i % 16] += a[i] * b[i];
-    for (j = 0; j < 16; j++) total += (double)sum[j];
-    return total;
+/* sums[r] = d[r] H d[r] over channels [begin, begin + n), from the upper triangle of H. z is d H
+   for a chunk of columns; a part of H serves all rows from the L1 cache. */
+static void awq__gram_losses(const awq__evidence *e, const float *d, size_t rows, size_t d_stride,
+                             size_t begin, size_t n, double *sums) {
+    const float *gram = e->gram + begin * e->in_features + begin;
+    size_t col, i, c, r, in = e->in_features;
+    for (r = 0; r < rows; r++) sums[r] = 0;
+    for (col = 0; col < n; col += AWQ__CHUNK) {
+        size_t width = awq__min(AWQ__CHUNK, n - col);
+        const float *corner = gram + col * in + col;
+        float z[AWQ__ROWS][AWQ__CHUNK];
+        memset(z, 0, sizeof z);
+        for (i = 0; i < col; i += AWQ__CHUNK / 2)
+            for (r = 0; r < rows; r++)
+                awq__add_products(z[r], width, d + r * d_stride + i, 1, gram + i * in + col, in,
+                                  AWQ__CHUNK / 2);
+        for (r = 0; r < rows; r++) {
+            const float *v = d + r * d_stride + col;
+            for (i = 0; i < width; i++)
+                for (c = i + 1; c < width; c++) z[r][c] += v[i] * corner[i * in + c];
+            for (c = 0; c < width; c++)
+                sums[r] += (double)v[c] *
+                           (2 * (double)z[r][c] + (double)corner[c * in + c] * (double)v[c]);
+        }
+    }
+    for (r = 0; r < rows; r++) /* rounding may leave a little less than 0 */
+        if (sums[r] < 0) sums[r] = 0;
 }
 
 /* sums[r] = the loss of d[r], which stands for columns [begin, end) */
@@ -1499,17 +1515,15 @@ static void awq__row_losses(const awq_kernels *k, const awq__evidence *e, const 
     if (e->xt) {
         k->squared_errors(d, rows, d_stride, e->xt + begin * AWQ__TILE, n,
                           e->in_features * AWQ__TILE, e->tokens, e->token_weight, sums);
-        return;
-    }
-    for (r = 0; r < rows; r++) {
-        const float *v = d + r * d_stride;
-        sums[r] = 0;
-        for (i = 0; i < n; i++) {
-            const float *h = e->gram ? e->gram + (begin + i) * e->in_features + begin : NULL;
-            if (h)
-                sums[r] += (double)v[i] * ((double)h[i] * (double)v[i] +
-                                           2 * awq__dot(h + i + 1, v + i + 1, n - i - 1));
-            else sums[r] += (double)e->diagonal[begin + i] * ((double)v[i] * (double)v[i]);
+    } else if (e->gram) {
+        awq__gram_losses(e, d, rows, d_stride, begin, n, sums);
+    } else {
+        for (r = 0; r < rows; r++) {
+            sums[r] = 0;
+            for (i = 0; i < n; i++) {
+                double v = (double)d[r * d_stride + i];
+                sums[r] += (double)e->diagonal[begin + i] * (v * v);
+            }
         }
     }
 }
