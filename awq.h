@@ -2989,6 +2989,13 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 
 #undef AWQ__TRY
 #undef AWQ__CHUNK
+#undef AWQ__BLOCK
+#undef AWQ__TILE
+#undef AWQ__ROWS
+#undef AWQ__HEADER
+#undef AWQ__MAGIC
+#undef AWQ__TOKENS
+#undef AWQ__FORMAT_PORTABLE
 #undef AWQ__RESTRICT
 
 #ifdef __cplusplus

@@ -1,0 +1,552 @@
+/*  main.c - quantizes a language model with AWQ and shows what that costs and brings.
+
+    Every measurement runs in a process of its own, so that its peak memory is its own. */
+#include "quantize.h"
+
+#include "../common/progress.h"
+
+#include <sys/wait.h>
+
+typedef struct settings {
+    const char *model, *text, *calibration, *save, *prompt;
+    size_t threads, answer_tokens;
+    awq_precision precision;
+    bool measure_only, print_ids;
+    quantize_options quantize;
+} settings;
+
+/* ---- results, and the processes that make them ----------------------------------------------- */
+
+typedef struct report {
+    text_score score;
+    double generation_rate, seconds;
+    double loss, plain_loss;
+    uint64_t fingerprint;
+    size_t peak_memory;
+    char answer[4096];
+} report;
+
+/*  A stage fills the report or says why not. `path` is the model file to read or to write. */
+typedef bool stage(const settings *set, const char *path, report *out, failure *why);
+
+typedef struct parcel {
+    bool done;
+    failure why;
+    report out;
+} parcel;
+
+static bool write_all(int descriptor, const void *bytes, size_t size)
+{
+    const char *at = bytes;
+    while (size) {
+        ssize_t some = write(descriptor, at, size);
+        if (some <= 0) return false;
+        at += some;
+        size -= (size_t)some;
+    }
+    return true;
+}
+
+static bool read_all(int descriptor, void *bytes, size_t size)
+{
+    char *at = bytes;
+    while (size) {
+        ssize_t some = read(descriptor, at, size);
+        if (some <= 0) return false;
+        at += some;
+        size -= (size_t)some;
+    }
+    return true;
+}
+
+static void run_in_child(stage *work, const settings *set, const char *path, int descriptor)
+{
+    static parcel result;
+    result.done = work(set, path, &result.out, &result.why);
+    result.out.peak_memory = peak_memory();
+    _exit(write_all(descriptor, &result, sizeof result) ? 0 : 1);
+}
+
+static bool run_stage(stage *work, const settings *set, const char *path, report *out, failure *why)
+{
+    static parcel result;
+    int ends[2], status = 0;
+    bool arrived;
+    pid_t child;
+
+    fflush(stdout);
+    if (pipe(ends) != 0) return fail(why, "cannot make a pipe: %s", strerror(errno));
+    child = fork();
+    if (child == 0) run_in_child(work, set, path, ends[1]);
+    close(ends[1]);
+    if (child < 0) {
+        close(ends[0]);
+        return fail(why, "cannot start a process: %s", strerror(errno));
+    }
+    arrived = read_all(ends[0], &result, sizeof result);
+    close(ends[0]);
+    waitpid(child, &status, 0);
+    if (!arrived)
+        return fail(why, "a measuring process died (%s %d); is there enough memory?",
+                    WIFSIGNALED(status) ? "signal" : "exit code",
+                    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    *out = result.out;
+    *why = result.why;
+    return result.done;
+}
+
+/* ---- stages ---------------------------------------------------------------------------------- */
+
+static bool read_tokens(const tokenizer *tok, const char *path, token_list *tokens, failure *why)
+{
+    mapped_file file;
+    bool read;
+
+    memset(tokens, 0, sizeof *tokens);
+    if (!file_map(&file, path, why)) return false;
+    read = tokenizer_encode(tok, (const char *)file.bytes, file.size, false, tokens, why);
+    file_unmap(&file);
+    return read;
+}
+
+static bool fits_in_memory(size_t bytes)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page_size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page_size > 0 && bytes / (size_t)page_size < (size_t)pages / 2;
+}
+
+static void copy_text(const tokenizer *tok, const token_list *tokens, char *out, size_t size)
+{
+    size_t i, used = 0;
+
+    for (i = 0; i < tokens->count; i++) {
+        const vocabulary_token *token = &tok->tokens[tokens->ids[i]];
+        if (used + token->length >= size) break;
+        memcpy(out + used, token->bytes, token->length);
+        used += token->length;
+    }
+    out[used] = '\0';
+}
+
+static bool answer(const settings *set, const model *m, compute *c, report *out, failure *why)
+{
+    token_list prompt = { 0 }, made = { 0 };
+    bool done = tokenizer_encode_chat(&m->tok, set->prompt, &prompt, why)
+                && generate(m, c, &prompt, set->answer_tokens, &made, &out->generation_rate, why);
+
+    if (done) copy_text(&m->tok, &made, out->answer, sizeof out->answer);
+    token_list_free(&prompt);
+    token_list_free(&made);
+    return done;
+}
+
+static bool evaluate_model(const settings *set, model *m, compute *c, report *out, failure *why)
+{
+    bool quantized = model_is_quantized(m), done;
+    const char *label = !quantized            ? "perplexity, fp32"
+                        : set->quantize.plain ? "perplexity, rounded"
+                                              : "perplexity, AWQ";
+    token_list text = { 0 };
+
+    if (!quantized && fits_in_memory(model_decoded_size(m)) && !model_decode(m, c, why))
+        return false;
+    done = read_tokens(&m->tok, set->text, &text, why)
+           && score_text(m, c, &text, label, &out->score, why) && answer(set, m, c, out, why)
+           && fingerprint(m, c, &text, &out->fingerprint, why);
+    token_list_free(&text);
+    return done;
+}
+
+static bool evaluate_stage(const settings *set, const char *path, report *out, failure *why)
+{
+    bool done = false;
+    compute c;
+    model m;
+
+    if (!compute_open(&c, set->threads, set->precision, why)) return false;
+    if (model_open(&m, path, why)) {
+        done = evaluate_model(set, &m, &c, out, why);
+        model_close(&m);
+    }
+    compute_close(&c);
+    return done;
+}
+
+/*  Quantizes set->model into the file `path`. */
+static bool quantize_into(const settings *set, const model *m, compute *c, const char *path,
+                          report *out, failure *why)
+{
+    token_list calibration = { 0 }, text = { 0 };
+    quantized_model q;
+    double started = seconds_now();
+    bool done;
+
+    if (!read_tokens(&m->tok, set->calibration, &calibration, why)) return false;
+    done = quantize_model(&q, m, c, &calibration, &set->quantize, why);
+    token_list_free(&calibration);
+    if (!done) return false;
+    out->seconds = seconds_now() - started;
+    out->loss = q.loss;
+    out->plain_loss = q.plain_loss;
+    done = quantized_model_save(&q, path, why) && read_tokens(&m->tok, set->text, &text, why)
+           && fingerprint(&q.m, c, &text, &out->fingerprint, why);
+    token_list_free(&text);
+    quantized_model_close(&q);
+    return done;
+}
+
+static bool quantize_stage(const settings *set, const char *path, report *out, failure *why)
+{
+    bool done = false;
+    compute c;
+    model m;
+
+    if (!compute_open(&c, set->threads, set->precision, why)) return false;
+    if (model_open(&m, set->model, why)) {
+        done = quantize_into(set, &m, &c, path, out, why);
+        model_close(&m);
+    }
+    compute_close(&c);
+    return done;
+}
+
+/* ---- the table ------------------------------------------------------------------------------- */
+
+static double megabytes(size_t bytes)
+{
+    return (double)bytes * 1e-6;
+}
+
+static void print_head(void)
+{
+    printf("\n| weights          | perplexity |   change | on disk MB | peak MB | prompt tok/s "
+           "| generation tok/s | quantized in |\n"
+           "|------------------|-----------:|---------:|-----------:|--------:|-------------:"
+           "|-----------------:|-------------:|\n");
+}
+
+/*  `made` is NULL for a model not quantized here, `base` for one with nothing to compare. */
+static void print_row(const char *name, const report *r, size_t size, const report *base,
+                      const report *made)
+{
+    char change[32] = "", seconds[32] = "";
+
+    if (base)
+        snprintf(change, sizeof change, "%+.1f %%",
+                 100 * (r->score.perplexity / base->score.perplexity - 1));
+    if (made) snprintf(seconds, sizeof seconds, "%.0f s", made->seconds);
+    printf("| %-16s | %10.3f | %8s | %10.1f | %7.0f | %12.0f | %16.1f | %12s |\n", name,
+           r->score.perplexity, change, megabytes(size), megabytes(r->peak_memory),
+           r->score.prompt_rate, r->generation_rate, seconds);
+    fflush(stdout);
+}
+
+static size_t file_size(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 ? (size_t)status.st_size : 0;
+}
+
+static void print_answer(const settings *set, const char *name, const report *r)
+{
+    printf("\n%s answers \"%s\":\n%s\n", name, set->prompt, r->answer);
+}
+
+/* ---- the whole job --------------------------------------------------------------------------- */
+
+/*  What the file says about itself, and the size that its weights would have in fp32. */
+typedef struct description {
+    gguf_shown name;
+    size_t weights, layers;
+    const char *rounded_type; /* of linears that were rounded before, or NULL */
+    bool quantized;
+} description;
+
+static void describe(const model *m, description *d)
+{
+    gguf_string name = { "a model without a name", 22 };
+    size_t i;
+
+    memset(d, 0, sizeof *d);
+    gguf_get_string(&m->gguf, "general.name", &name);
+    d->name = gguf_show(name);
+    d->layers = m->layers_count;
+    d->quantized = model_is_quantized(m);
+    for (i = 0; i < m->gguf.tensors_count; i++)
+        d->weights += m->gguf.tensors[i].columns * m->gguf.tensors[i].rows;
+    if (!d->quantized) {
+        uint32_t type = m->layers[0].linears[LINEAR_Q].stored->type;
+        bool exact = type == GGUF_F32 || type == GGUF_F16 || type == GGUF_BF16;
+        d->rounded_type = exact ? NULL : gguf_type_name(type);
+    }
+}
+
+static bool check_text(const model *m, const char *path, failure *why)
+{
+    token_list tokens;
+    size_t count;
+
+    if (!read_tokens(&m->tok, path, &tokens, why)) return false;
+    count = tokens.count;
+    token_list_free(&tokens);
+    return count >= WINDOW ? true : fail(why, "%s: has %zu tokens; at least %d are needed", path,
+                                         count, WINDOW);
+}
+
+/*  What would otherwise go wrong after minutes of work. */
+static bool check_early(const settings *set, const model *m, failure *why)
+{
+    file_writer writer;
+
+    if (!check_text(m, set->text, why)) return false;
+    if (model_is_quantized(m) || set->measure_only) return true;
+    if (!check_text(m, set->calibration, why)) return false;
+    if (!set->save) return true;
+    if (!file_write_begin(&writer, set->save, why)) return false;
+    file_write_abandon(&writer);
+    return true;
+}
+
+static bool inspect(const settings *set, description *d, failure *why)
+{
+    bool checked;
+    model m;
+
+    if (!model_open(&m, set->model, why)) return false;
+    describe(&m, d);
+    checked = check_early(set, &m, why);
+    model_close(&m);
+    return checked;
+}
+
+/*  Quantizes into `path`, loads that file in a fresh process and measures it. */
+static bool quantize_and_measure(const settings *set, bool plain, const char *path, report *made,
+                                 report *measured, failure *why)
+{
+    settings own = *set;
+
+    own.quantize.plain = plain;
+    if (!run_stage(quantize_stage, &own, path, made, why)) return false;
+    if (!run_stage(evaluate_stage, &own, path, measured, why)) return false;
+    if (made->fingerprint != measured->fingerprint)
+        return fail(why, "%s: the reloaded model does not give the bits of the one saved", path);
+    return true;
+}
+
+static bool measure(const settings *set, const description *d, failure *why)
+{
+    report r;
+
+    if (!run_stage(evaluate_stage, set, set->model, &r, why)) return false;
+    print_head();
+    print_row(d->quantized ? "AWQ, from file" : "fp32", &r, file_size(set->model), NULL, NULL);
+    print_answer(set, "The model", &r);
+    printf("\nfingerprint %016llx\n", (unsigned long long)r.fingerprint);
+    return true;
+}
+
+/*  The token ids of the text, one per line, for comparing with other programs. */
+static bool print_ids(const settings *set, failure *why)
+{
+    token_list tokens;
+    model m;
+    size_t i;
+    bool done;
+
+    if (!model_open(&m, set->model, why)) return false;
+    done = read_tokens(&m.tok, set->text, &tokens, why);
+    for (i = 0; done && i < tokens.count; i++) printf("%u\n", (unsigned)tokens.ids[i]);
+    token_list_free(&tokens);
+    model_close(&m);
+    return done;
+}
+
+static bool compare(const settings *set, const description *d, const char *path, failure *why)
+{
+    report base, made_plain, plain, made, awq;
+    size_t plain_size;
+
+    if (!run_stage(evaluate_stage, set, set->model, &base, why)) return false;
+    if (!quantize_and_measure(set, true, path, &made_plain, &plain, why)) return false;
+    plain_size = file_size(path);
+    if (!quantize_and_measure(set, false, path, &made, &awq, why)) return false;
+    print_head();
+    print_row("fp32", &base, d->weights * sizeof(float), NULL, NULL);
+    print_row("round-to-nearest", &plain, plain_size, &base, &made_plain);
+    print_row("AWQ", &awq, file_size(path), &base, &made);
+    printf("\nperplexity: %zu tokens of %s in windows of %d; quantizing took %.0f MB at its peak;\n"
+           "error of all linears' outputs on the calibration text: AWQ %.3g, rounding %.3g\n",
+           base.score.scored, set->text, WINDOW, megabytes(made.peak_memory), made.loss,
+           made.plain_loss);
+    print_answer(set, "The fp32 model", &base);
+    print_answer(set, "The AWQ model", &awq);
+    if (set->save)
+        printf("\nsaved %s, which gives the same bits when loaded again (fingerprint %016llx)\n",
+               path, (unsigned long long)awq.fingerprint);
+    return true;
+}
+
+static bool compare_and_save(const settings *set, const description *d, failure *why)
+{
+    const char *directory = getenv("TMPDIR");
+    char temporary[512];
+    bool done;
+
+    if (set->save) return compare(set, d, set->save, why);
+    snprintf(temporary, sizeof temporary, "%s/llm-awq-%ld.gguf", directory ? directory : "/tmp",
+             (long)getpid());
+    done = compare(set, d, temporary, why);
+    unlink(temporary);
+    return done;
+}
+
+static bool run(const settings *set, failure *why)
+{
+    description d;
+
+    if (set->print_ids) return print_ids(set, why);
+    if (!inspect(set, &d, why)) return false;
+    printf("model: %s, %zu layers, %.1f MB: %s\n", d.name.text, d.layers,
+           megabytes(file_size(set->model)), set->model);
+    if (d.rounded_type)
+        printf("note: its linears are %s, so these weights were rounded once before; what they are "
+               "now counts as fp32 below\n",
+               d.rounded_type);
+    return d.quantized || set->measure_only ? measure(set, &d, why)
+                                            : compare_and_save(set, &d, why);
+}
+
+/* ---- the command line ------------------------------------------------------------------------ */
+
+static void print_usage(FILE *to)
+{
+    fputs("usage: llm MODEL.gguf [options]\n"
+          "\n"
+          "Quantizes a Llama-architecture model to 4 bits, by plain rounding and by AWQ, and\n"
+          "compares them. A model saved before is only measured.\n"
+          "\n"
+          "  --text FILE     perplexity on this text (examples/data/heldout.txt)\n"
+          "  --calib FILE    calibrate on this text (examples/data/calibration.txt)\n"
+          "  --prompt TEXT   what to ask the model\n"
+          "  --tokens N      length of the answer at most (120)\n"
+          "  --group N       inputs per scale, -1: whole row (128)\n"
+          "  --save FILE     keep the AWQ model; load it by naming it instead of MODEL.gguf\n"
+          "  --threads N     (one per processor)\n"
+          "  --measure       only measure MODEL.gguf as it is\n"
+          "  --ids           only print the token ids of the text\n"
+          "  --scale RULE    mean (llm-awq), max (paper) or duo (AutoAWQ)\n"
+          "  --no-clip       do not search clip maxima\n"
+          "  --no-sinks      count calibration tokens alike, whatever attention they receive\n"
+          "  --a8            run with activations rounded to 8 bits instead of 16\n",
+          to);
+}
+
+static bool parse_number(const char *text, long least, long most, long *out, const char *option,
+                         failure *why)
+{
+    char *end;
+    errno = 0;
+    *out = strtol(text, &end, 10);
+    if (errno == 0 && end != text && *end == '\0' && *out >= least && *out <= most) return true;
+    return fail(why, "%s: \"%s\" is not a number from %ld to %ld", option, text, least, most);
+}
+
+static bool parse_rule(const char *text, awq_preset *preset, failure *why)
+{
+    if (strcmp(text, "mean") == 0)
+        *preset = AWQ_PRESET_LLM_AWQ;
+    else if (strcmp(text, "max") == 0)
+        *preset = AWQ_PRESET_PAPER;
+    else if (strcmp(text, "duo") == 0)
+        *preset = AWQ_PRESET_AUTOAWQ;
+    else
+        return fail(why, "--scale: \"%s\" is none of mean, max, duo", text);
+    return true;
+}
+
+/*  An option with a value; false with an empty message if there is no option of that name. */
+static bool parse_option(settings *set, const char *option, const char *value, failure *why)
+{
+    long number = 0;
+
+    why->text[0] = '\0';
+    if (strcmp(option, "--text") == 0)
+        set->text = value;
+    else if (strcmp(option, "--calib") == 0)
+        set->calibration = value;
+    else if (strcmp(option, "--prompt") == 0)
+        set->prompt = value;
+    else if (strcmp(option, "--save") == 0)
+        set->save = value;
+    else if (strcmp(option, "--scale") == 0)
+        return parse_rule(value, &set->quantize.preset, why);
+    else if (strcmp(option, "--tokens") == 0) {
+        if (!parse_number(value, 1, 100000, &number, option, why)) return false;
+        set->answer_tokens = (size_t)number;
+    } else if (strcmp(option, "--threads") == 0) {
+        if (!parse_number(value, 1, 1024, &number, option, why)) return false;
+        set->threads = (size_t)number;
+    } else if (strcmp(option, "--group") == 0) {
+        if (!parse_number(value, -1, 1 << 20, &number, option, why)) return false;
+        if (number == 0) return fail(why, "--group: 0 is not a group size");
+        set->quantize.quant.group_size = (int)number;
+    } else
+        return false;
+    return true;
+}
+
+static bool parse(int count, char **arguments, settings *set, failure *why)
+{
+    int i;
+
+    for (i = 1; i < count; i++) {
+        const char *word = arguments[i];
+        if (strcmp(word, "--a8") == 0)
+            set->precision = AWQ_A8;
+        else if (strcmp(word, "--measure") == 0)
+            set->measure_only = true;
+        else if (strcmp(word, "--ids") == 0)
+            set->print_ids = true;
+        else if (strcmp(word, "--no-clip") == 0)
+            set->quantize.clip = false;
+        else if (strcmp(word, "--no-sinks") == 0)
+            set->quantize.weigh_tokens = false;
+        else if (strncmp(word, "--", 2) == 0) {
+            if (i + 1 == count)
+                return fail(why, "%s needs a value, or is no option; see --help", word);
+            if (!parse_option(set, word, arguments[++i], why))
+                return why->text[0] ? false : fail(why, "%s is no option; see --help", word);
+        } else if (set->model)
+            return fail(why, "two models named: %s and %s", set->model, word);
+        else
+            set->model = word;
+    }
+    return set->model ? true : fail(why, "no model named; see --help");
+}
+
+int main(int count, char **arguments)
+{
+    settings set;
+    failure why;
+
+    memset(&set, 0, sizeof set);
+    set.text = "examples/data/heldout.txt";
+    set.calibration = "examples/data/calibration.txt";
+    set.prompt = "Why is the sky blue? Answer in two sentences.";
+    set.answer_tokens = 120;
+    set.quantize.quant.bits = 4;
+    set.quantize.quant.group_size = 128;
+    set.quantize.quant.scale_dtype = AWQ_F16;
+    set.quantize.preset = AWQ_PRESET_LLM_AWQ;
+    set.quantize.clip = true;
+    set.quantize.weigh_tokens = true;
+    if (count == 2 && strcmp(arguments[1], "--help") == 0) {
+        print_usage(stdout);
+        return 0;
+    }
+    if (!parse(count, arguments, &set, &why) || !run(&set, &why)) {
+        fprintf(stderr, "error: %s\n", why.text);
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,627 @@
+/*  model.c - see model.h. */
+#include "model.h"
+
+#include <math.h>
+
+/* ---- what stands where ----------------------------------------------------------------------- */
+
+size_t group_first(input_group group)
+{
+    static const unsigned char first[INPUTS] = { LINEAR_Q, LINEAR_O, LINEAR_GATE, LINEAR_DOWN };
+    return first[group];
+}
+
+size_t group_count(input_group group)
+{
+    static const unsigned char count[INPUTS] = { 3, 1, 2, 1 };
+    return count[group];
+}
+
+const char *linear_name(size_t which)
+{
+    static const char names[LINEARS][12] = { "attn_q",   "attn_k", "attn_v",  "attn_output",
+                                             "ffn_gate", "ffn_up", "ffn_down" };
+    return names[which];
+}
+
+static size_t linear_outputs(const model *m, size_t which)
+{
+    switch (which) {
+    case LINEAR_Q: return m->heads * m->head_dim;
+    case LINEAR_K:
+    case LINEAR_V: return m->kv_heads * m->head_dim;
+    case LINEAR_GATE:
+    case LINEAR_UP: return m->ffn_dim;
+    default: return m->dim;
+    }
+}
+
+static size_t linear_inputs(const model *m, size_t which)
+{
+    if (which == LINEAR_O) return m->heads * m->head_dim;
+    return which == LINEAR_DOWN ? m->ffn_dim : m->dim;
+}
+
+/* ---- loading: the configuration -------------------------------------------------------------- */
+
+static bool need_size(const model *m, const char *key, size_t *out, failure *why)
+{
+    if (gguf_get_size(&m->gguf, key, out) && *out > 0 && *out < (size_t)1 << 30) return true;
+    return fail(why, "the GGUF file has no usable number \"%s\"", key);
+}
+
+/*  What this program would compute wrongly is refused by name. */
+static bool check_architecture(const model *m, failure *why)
+{
+    gguf_string text;
+    size_t number;
+
+    if (!gguf_get_string(&m->gguf, "general.architecture", &text) || !gguf_string_is(text, "llama"))
+        return fail(why, "only models with general.architecture = llama are run");
+    if (gguf_get_size(&m->gguf, "llama.expert_count", &number) && number > 0)
+        return fail(why, "mixture-of-experts models are not run by this program");
+    if (gguf_get_string(&m->gguf, "llama.rope.scaling.type", &text) && !gguf_string_is(text, "none")
+        && !gguf_string_is(text, "linear"))
+        return fail(why, "rope scaling \"%s\" is not known; none and linear are",
+                    gguf_show(text).text);
+    return true;
+}
+
+static bool load_sizes(model *m, failure *why)
+{
+    double epsilon = 0;
+    size_t value_length;
+
+    if (!need_size(m, "llama.block_count", &m->layers_count, why)) return false;
+    if (!need_size(m, "llama.embedding_length", &m->dim, why)) return false;
+    if (!need_size(m, "llama.feed_forward_length", &m->ffn_dim, why)) return false;
+    if (!need_size(m, "llama.attention.head_count", &m->heads, why)) return false;
+    m->kv_heads = m->heads;
+    gguf_get_size(&m->gguf, "llama.attention.head_count_kv", &m->kv_heads);
+    if (m->kv_heads == 0 || m->heads % m->kv_heads != 0)
+        return fail(why, "%zu attention heads cannot share %zu key-value heads", m->heads,
+                    m->kv_heads);
+    m->head_dim = m->dim / m->heads;
+    gguf_get_size(&m->gguf, "llama.attention.key_length", &m->head_dim);
+    value_length = m->head_dim;
+    gguf_get_size(&m->gguf, "llama.attention.value_length", &value_length);
+    m->rope_dims = m->head_dim;
+    gguf_get_size(&m->gguf, "llama.rope.dimension_count", &m->rope_dims);
+    if (m->head_dim == 0 || m->head_dim > 4096 || value_length != m->head_dim
+        || m->rope_dims > m->head_dim || m->rope_dims % 2 != 0)
+        return fail(why, "attention heads of %zu channels (values %zu, rope %zu) are not run",
+                    m->head_dim, value_length, m->rope_dims);
+    if (!gguf_get_double(&m->gguf, "llama.attention.layer_norm_rms_epsilon", &epsilon)
+        || !(epsilon > 0))
+        return fail(why, "the GGUF file has no usable llama.attention.layer_norm_rms_epsilon");
+    m->norm_epsilon = (float)epsilon;
+    m->context = 2048;
+    gguf_get_size(&m->gguf, "llama.context_length", &m->context);
+    return true;
+}
+
+static const gguf_tensor *need_tensor(const model *m, const char *name, size_t columns, size_t rows,
+                                      failure *why)
+{
+    const gguf_tensor *tensor = gguf_find_tensor(&m->gguf, name);
+
+    if (!tensor || tensor->type == GGUF_I8) {
+        fail(why, "the GGUF file has no tensor \"%s\"", name);
+        return NULL;
+    }
+    if (tensor->columns != columns || tensor->rows != rows) {
+        fail(why, "tensor \"%s\" is %zu x %zu, but the model needs %zu x %zu", name, tensor->rows,
+             tensor->columns, rows, columns);
+        return NULL;
+    }
+    return tensor;
+}
+
+static bool load_vector(const model *m, const char *name, size_t length, float **out, failure *why)
+{
+    const gguf_tensor *tensor = need_tensor(m, name, length, 1, why);
+
+    if (!tensor) return false;
+    *out = malloc(length * sizeof **out);
+    if (!*out) return fail(why, "out of memory");
+    gguf_row_to_f32(tensor, 0, *out);
+    return true;
+}
+
+static bool load_rope(model *m, failure *why)
+{
+    const gguf_tensor *tensor = gguf_find_tensor(&m->gguf, "rope_freqs.weight");
+    double base = 10000.0, scale = 1.0;
+    float *factors = NULL;
+    size_t i, pairs = m->rope_dims / 2;
+    gguf_string scaling;
+
+    gguf_get_double(&m->gguf, "llama.rope.freq_base", &base);
+    if (gguf_get_string(&m->gguf, "llama.rope.scaling.type", &scaling)
+        && gguf_string_is(scaling, "linear"))
+        gguf_get_double(&m->gguf, "llama.rope.scaling.factor", &scale);
+    if (!(base > 0) || !(scale > 0))
+        return fail(why, "rope base %g or factor %g is not > 0", base, scale);
+    if (tensor && !load_vector(m, "rope_freqs.weight", pairs, &factors, why)) return false;
+    m->rope_frequencies = malloc((pairs + 1) * sizeof *m->rope_frequencies);
+    for (i = 0; m->rope_frequencies && i < pairs; i++)
+        m->rope_frequencies[i] = pow(base, -2.0 * (double)i / (double)m->rope_dims) / scale
+                                 / (factors ? (double)factors[i] : 1.0);
+    free(factors);
+    return m->rope_frequencies ? true : fail(why, "out of memory");
+}
+
+/* ---- loading: the weights -------------------------------------------------------------------- */
+
+/*  A quantized linear stands in the file as bytes, under the name of the linear + ".awq". */
+static bool load_packed(linear *l, const gguf_tensor *tensor, const char *name, failure *why)
+{
+    awq_where where = { 0, 0, 0 };
+    awq_status status = awq_packed_open(&l->packed, tensor->data, gguf_tensor_bytes(tensor));
+
+    if (status == AWQ_OK) status = awq_packed_check(&l->packed, &where);
+    if (status != AWQ_OK)
+        return fail(why, "tensor \"%s\": %s (row %zu, group %zu)", name, awq_status_string(status),
+                    where.row, where.col);
+    if (l->packed.in_features != l->in_features || l->packed.out_features != l->out_features)
+        return fail(why, "tensor \"%s\" is %zu x %zu, but the model needs %zu x %zu", name,
+                    l->packed.out_features, l->packed.in_features, l->out_features, l->in_features);
+    return true;
+}
+
+static bool load_bias(const model *m, linear *l, const char *name, failure *why)
+{
+    float *bias;
+
+    if (!gguf_find_tensor(&m->gguf, name)) return true;
+    if (!load_vector(m, name, l->out_features, &bias, why)) return false;
+    l->bias = bias;
+    return true;
+}
+
+static bool load_linear(const model *m, size_t index, size_t which, linear *l, failure *why)
+{
+    const gguf_tensor *packed;
+    char name[128];
+
+    l->in_features = linear_inputs(m, which);
+    l->out_features = linear_outputs(m, which);
+    snprintf(name, sizeof name, "blk.%zu.%s.bias", index, linear_name(which));
+    if (!load_bias(m, l, name, why)) return false;
+    snprintf(name, sizeof name, "blk.%zu.%s.awq", index, linear_name(which));
+    packed = gguf_find_tensor(&m->gguf, name);
+    if (packed && packed->type == GGUF_I8) return load_packed(l, packed, name, why);
+    snprintf(name, sizeof name, "blk.%zu.%s.weight", index, linear_name(which));
+    l->stored = need_tensor(m, name, l->in_features, l->out_features, why);
+    return l->stored != NULL;
+}
+
+/*  Activations are prepared once per input, so its linears must agree on how. */
+static bool check_groups(const layer *layer_, size_t index, failure *why)
+{
+    size_t group, i;
+
+    for (group = 0; group < INPUTS; group++) {
+        const linear *first = &layer_->linears[group_first((input_group)group)];
+        for (i = 1; i < group_count((input_group)group); i++)
+            if (!first[i].packed.data != !first->packed.data
+                || first[i].packed.quant.group_size != first->packed.quant.group_size)
+                return fail(why, "layer %zu: linears that share an input are quantized differently",
+                            index);
+    }
+    return true;
+}
+
+static bool load_layer(model *m, size_t index, failure *why)
+{
+    layer *l = &m->layers[index];
+    char name[64];
+    size_t which;
+
+    snprintf(name, sizeof name, "blk.%zu.attn_norm.weight", index);
+    if (!load_vector(m, name, m->dim, &l->attention_norm, why)) return false;
+    snprintf(name, sizeof name, "blk.%zu.ffn_norm.weight", index);
+    if (!load_vector(m, name, m->dim, &l->ffn_norm, why)) return false;
+    for (which = 0; which < LINEARS; which++)
+        if (!load_linear(m, index, which, &l->linears[which], why)) return false;
+    return check_groups(l, index, why);
+}
+
+static bool load_layers(model *m, failure *why)
+{
+    size_t i;
+
+    if (m->layers_count > m->gguf.tensors_count)
+        return fail(why, "the GGUF file promises %zu layers but has only %zu tensors",
+                    m->layers_count, m->gguf.tensors_count);
+    m->layers = calloc(m->layers_count, sizeof *m->layers);
+    if (!m->layers) return fail(why, "out of memory");
+    for (i = 0; i < m->layers_count; i++)
+        if (!load_layer(m, i, why)) return false;
+    return true;
+}
+
+static bool load_ends(model *m, failure *why)
+{
+    const char *head =
+        gguf_find_tensor(&m->gguf, "output.weight") ? "output.weight" : "token_embd.weight";
+
+    m->vocabulary = m->tok.tokens_count;
+    m->embedding = need_tensor(m, "token_embd.weight", m->dim, m->vocabulary, why);
+    if (!m->embedding || !load_vector(m, "output_norm.weight", m->dim, &m->output_norm, why))
+        return false;
+    m->head.in_features = m->dim;
+    m->head.out_features = m->vocabulary;
+    m->head.stored = need_tensor(m, head, m->dim, m->vocabulary, why);
+    return m->head.stored != NULL;
+}
+
+static bool load_model(model *m, failure *why)
+{
+    return check_architecture(m, why) && load_sizes(m, why) && load_rope(m, why)
+           && tokenizer_open(&m->tok, &m->gguf, why) && load_ends(m, why) && load_layers(m, why);
+}
+
+bool model_open(model *m, const char *path, failure *why)
+{
+    failure reason;
+
+    memset(m, 0, sizeof *m);
+    if (!gguf_open(&m->gguf, path, why)) return false;
+    if (load_model(m, &reason)) return true;
+    model_close(m);
+    return fail(why, "%.120s: %.380s", path, reason.text);
+}
+
+void model_close(model *m)
+{
+    size_t i, which;
+
+    for (i = 0; m->layers && i < m->layers_count; i++) {
+        free(m->layers[i].attention_norm);
+        free(m->layers[i].ffn_norm);
+        for (which = 0; which < LINEARS; which++)
+            free((void *)(uintptr_t)m->layers[i].linears[which].bias);
+    }
+    free(m->layers);
+    free(m->output_norm);
+    free(m->rope_frequencies);
+    free(m->decoded);
+    tokenizer_close(&m->tok);
+    gguf_close(&m->gguf);
+    memset(m, 0, sizeof *m);
+}
+
+bool model_is_quantized(const model *m)
+{
+    return m->layers[0].linears[0].packed.data != NULL;
+}
+
+/* ---- decoding all weights -------------------------------------------------------------------- */
+
+/*  Linear number i of the model, layer by layer; the head comes last. */
+static linear *linear_number(const model *m, size_t i)
+{
+    if (i == m->layers_count * LINEARS) return (linear *)(uintptr_t)&m->head;
+    return &m->layers[i / LINEARS].linears[i % LINEARS];
+}
+
+size_t model_decoded_size(const model *m)
+{
+    size_t i, floats = 0;
+    for (i = 0; i <= m->layers_count * LINEARS; i++) {
+        const linear *l = linear_number(m, i);
+        if (!l->packed.data) floats += l->in_features * l->out_features;
+    }
+    return floats * sizeof(float);
+}
+
+bool model_decode(model *m, compute *c, failure *why)
+{
+    float *out = malloc(model_decoded_size(m));
+    size_t i;
+
+    if (!out)
+        return fail(why, "out of memory for %zu MB of fp32 weights", model_decoded_size(m) >> 20);
+    m->decoded = out;
+    for (i = 0; i <= m->layers_count * LINEARS; i++) {
+        linear *l = linear_number(m, i);
+        if (l->packed.data) continue;
+        linear_decode(c, l, out);
+        l->weight = out;
+        out += l->in_features * l->out_features;
+    }
+    return true;
+}
+
+/* ---- a session ------------------------------------------------------------------------------- */
+
+static float *floats(size_t a, size_t b)
+{
+    return a && b > SIZE_MAX / sizeof(float) / a ? NULL : calloc(a * b + 1, sizeof(float));
+}
+
+static void fill_rope(session *s)
+{
+    size_t position, i, pairs = s->m->rope_dims / 2;
+
+    for (position = 0; position < s->context; position++)
+        for (i = 0; i < pairs; i++) {
+            double angle = (double)position * s->m->rope_frequencies[i];
+            s->cosines[position * pairs + i] = (float)cos(angle);
+            s->sines[position * pairs + i] = (float)sin(angle);
+        }
+}
+
+bool session_open(session *s, const model *m, compute *c, size_t context, size_t batch,
+                  failure *why)
+{
+    size_t q_dim = m->heads * m->head_dim, kv_dim = m->kv_heads * m->head_dim;
+
+    memset(s, 0, sizeof *s);
+    s->m = m;
+    s->c = c;
+    s->context = context;
+    s->batch = batch;
+    s->keys = floats(m->layers_count * context, kv_dim);
+    s->values = floats(m->layers_count * context, kv_dim);
+    s->cosines = floats(context, m->rope_dims / 2);
+    s->sines = floats(context, m->rope_dims / 2);
+    s->hidden = floats(batch, m->dim);
+    s->normed = floats(batch, m->dim);
+    s->q = floats(batch, q_dim);
+    s->k = floats(batch, kv_dim);
+    s->v = floats(batch, kv_dim);
+    s->attended = floats(batch, q_dim);
+    s->gate = floats(batch, m->ffn_dim);
+    s->up = floats(batch, m->ffn_dim);
+    s->delta = floats(batch, m->dim);
+    s->scores = floats(c->pool.workers, context);
+    s->received = floats(m->heads, batch);
+    if (!s->keys || !s->values || !s->cosines || !s->sines || !s->hidden || !s->normed || !s->q
+        || !s->k || !s->v || !s->attended || !s->gate || !s->up || !s->delta || !s->scores
+        || !s->received) {
+        session_close(s);
+        return fail(why, "out of memory for a context of %zu tokens", context);
+    }
+    fill_rope(s);
+    return true;
+}
+
+void session_close(session *s)
+{
+    float *all[15];
+    size_t i;
+
+    all[0] = s->keys;
+    all[1] = s->values;
+    all[2] = s->cosines;
+    all[3] = s->sines;
+    all[4] = s->hidden;
+    all[5] = s->normed;
+    all[6] = s->q;
+    all[7] = s->k;
+    all[8] = s->v;
+    all[9] = s->attended;
+    all[10] = s->gate;
+    all[11] = s->up;
+    all[12] = s->delta;
+    all[13] = s->scores;
+    all[14] = s->received;
+    for (i = 0; i < 15; i++) free(all[i]);
+    memset(s, 0, sizeof *s);
+}
+
+/* ---- the pieces of a layer ------------------------------------------------------------------- */
+
+static void rms_norm(const float *x, size_t tokens, size_t dim, const float *weight, float epsilon,
+                     float *out)
+{
+    size_t t, i;
+
+    for (t = 0; t < tokens; t++, x += dim, out += dim) {
+        double squares = 0;
+        float scale;
+        for (i = 0; i < dim; i++) squares += (double)x[i] * (double)x[i];
+        scale = 1.0f / sqrtf((float)(squares / (double)dim) + epsilon);
+        for (i = 0; i < dim; i++) out[i] = x[i] * scale * weight[i];
+    }
+}
+
+/*  Rotates adjacent pairs of channels (GGUF stores q and k rows in that order) of every head. */
+static void rope(const session *s, float *x, size_t heads, size_t tokens)
+{
+    size_t pairs = s->m->rope_dims / 2, t, h, i;
+
+    for (t = 0; t < tokens; t++) {
+        const float *cosines = s->cosines + (s->position + t) * pairs;
+        const float *sines = s->sines + (s->position + t) * pairs;
+        for (h = 0; h < heads; h++, x += s->m->head_dim)
+            for (i = 0; i < pairs; i++) {
+                float a = x[2 * i], b = x[2 * i + 1];
+                x[2 * i] = a * cosines[i] - b * sines[i];
+                x[2 * i + 1] = a * sines[i] + b * cosines[i];
+            }
+    }
+}
+
+static void softmax(float *x, size_t count)
+{
+    float most = x[0], sum = 0;
+    size_t i;
+
+    for (i = 1; i < count; i++) most = x[i] > most ? x[i] : most;
+    for (i = 0; i < count; i++) sum += x[i] = expf(x[i] - most);
+    for (i = 0; i < count; i++) x[i] /= sum;
+}
+
+typedef struct attention_job {
+    session *s;
+    const float *keys, *values; /* of this layer */
+    size_t tokens;
+} attention_job;
+
+/*  One query token of one head: out = sum over its past of softmax(q . k / sqrt(d)) v. */
+static void attend(const attention_job *job, size_t head, size_t token, float *scores)
+{
+    session *s = job->s;
+    const model *m = s->m;
+    size_t d = m->head_dim, kv_dim = m->kv_heads * d, past = s->position + token + 1, i, j;
+    size_t kv_offset = head / (m->heads / m->kv_heads) * d;
+    const float *q = s->q + (token * m->heads + head) * d;
+    float *out = s->attended + (token * m->heads + head) * d;
+    float *received = s->received + head * s->batch, scale = 1.0f / sqrtf((float)d);
+
+    matmul_f32(job->keys + kv_offset, kv_dim, past, q, d, 1, d, scores, past);
+    for (j = 0; j < past; j++) scores[j] *= scale;
+    softmax(scores, past);
+    for (i = 0; i < d; i++) out[i] = 0;
+    for (j = 0; j < past; j++) {
+        const float *v = job->values + j * kv_dim + kv_offset;
+        for (i = 0; i < d; i++) out[i] += scores[j] * v[i];
+    }
+    for (j = s->position; j < past; j++) received[j - s->position] += scores[j];
+}
+
+static void attention_task(void *arg, size_t begin, size_t end, size_t worker)
+{
+    const attention_job *job = arg;
+    size_t head, token;
+
+    for (head = begin; head < end; head++) {
+        memset(job->s->received + head * job->s->batch, 0, job->tokens * sizeof(float));
+        for (token = 0; token < job->tokens; token++)
+            attend(job, head, token, job->s->scores + worker * job->s->context);
+    }
+}
+
+/*  Puts k and v into the cache and attends; s->received[0 ...] sums over heads afterwards. */
+static void attention(session *s, size_t index, size_t tokens)
+{
+    const model *m = s->m;
+    size_t kv_dim = m->kv_heads * m->head_dim, h, t;
+    float *keys = s->keys + index * s->context * kv_dim;
+    float *values = s->values + index * s->context * kv_dim;
+    attention_job job;
+
+    rope(s, s->q, m->heads, tokens);
+    rope(s, s->k, m->kv_heads, tokens);
+    memcpy(keys + s->position * kv_dim, s->k, tokens * kv_dim * sizeof *keys);
+    memcpy(values + s->position * kv_dim, s->v, tokens * kv_dim * sizeof *values);
+    job.s = s;
+    job.keys = keys;
+    job.values = values;
+    job.tokens = tokens;
+    parallel_run(&s->c->pool, m->heads, 1, attention_task, &job);
+    for (h = 1; h < m->heads; h++)
+        for (t = 0; t < tokens; t++) s->received[t] += s->received[h * s->batch + t];
+}
+
+typedef struct gate_job {
+    float *gate;
+    const float *up;
+} gate_job;
+
+static void gate_task(void *arg, size_t begin, size_t end, size_t worker)
+{
+    const gate_job *job = arg;
+    size_t i;
+    (void)worker;
+    for (i = begin; i < end; i++)
+        job->gate[i] = job->gate[i] / (1.0f + expf(-job->gate[i])) * job->up[i];
+}
+
+static bool apply_group(session *s, size_t index, input_group group, const float *x, size_t tokens,
+                        float *const *outputs, failure *why)
+{
+    const linear *linears = &s->m->layers[index].linears[group_first(group)];
+    return linears_apply(s->c, linears, group_count(group), x, tokens, outputs, why);
+}
+
+static bool watched(const session *s, const observer *watch, size_t index, input_group group,
+                    const float *rows, size_t tokens, failure *why)
+{
+    return !watch || watch->see(watch->context, index, group, rows, tokens, s->received, why);
+}
+
+static void add_to(float *sum, const float *x, size_t count)
+{
+    size_t i;
+    for (i = 0; i < count; i++) sum[i] += x[i];
+}
+
+static bool attention_half(session *s, size_t index, float *hidden, size_t tokens,
+                           const observer *watch, failure *why)
+{
+    const layer *l = &s->m->layers[index];
+    float *qkv[3];
+
+    qkv[0] = s->q;
+    qkv[1] = s->k;
+    qkv[2] = s->v;
+    rms_norm(hidden, tokens, s->m->dim, l->attention_norm, s->m->norm_epsilon, s->normed);
+    if (!apply_group(s, index, INPUT_QKV, s->normed, tokens, qkv, why)) return false;
+    attention(s, index, tokens);
+    if (!watched(s, watch, index, INPUT_QKV, s->normed, tokens, why)) return false;
+    if (!watched(s, watch, index, INPUT_O, s->attended, tokens, why)) return false;
+    if (!apply_group(s, index, INPUT_O, s->attended, tokens, &s->delta, why)) return false;
+    add_to(hidden, s->delta, tokens * s->m->dim);
+    return true;
+}
+
+static bool ffn_half(session *s, size_t index, float *hidden, size_t tokens, const observer *watch,
+                     failure *why)
+{
+    const layer *l = &s->m->layers[index];
+    float *gate_up[2];
+    gate_job job;
+
+    gate_up[0] = job.gate = s->gate;
+    gate_up[1] = s->up;
+    job.up = s->up;
+    rms_norm(hidden, tokens, s->m->dim, l->ffn_norm, s->m->norm_epsilon, s->normed);
+    if (!watched(s, watch, index, INPUT_GATE_UP, s->normed, tokens, why)) return false;
+    if (!apply_group(s, index, INPUT_GATE_UP, s->normed, tokens, gate_up, why)) return false;
+    parallel_run(&s->c->pool, tokens * s->m->ffn_dim, 4096, gate_task, &job);
+    if (!watched(s, watch, index, INPUT_DOWN, s->gate, tokens, why)) return false;
+    if (!apply_group(s, index, INPUT_DOWN, s->gate, tokens, &s->delta, why)) return false;
+    add_to(hidden, s->delta, tokens * s->m->dim);
+    return true;
+}
+
+bool session_layer(session *s, size_t index, float *hidden, size_t tokens, const observer *watch,
+                   failure *why)
+{
+    return attention_half(s, index, hidden, tokens, watch, why)
+           && ffn_half(s, index, hidden, tokens, watch, why);
+}
+
+/* ---- the whole model ------------------------------------------------------------------------- */
+
+void session_embed(session *s, const uint32_t *ids, size_t tokens)
+{
+    size_t t;
+    for (t = 0; t < tokens; t++)
+        gguf_row_to_f32(s->m->embedding, ids[t], s->hidden + t * s->m->dim);
+}
+
+bool session_forward(session *s, const uint32_t *ids, size_t tokens, failure *why)
+{
+    size_t i;
+
+    if (tokens > s->batch || tokens > s->context - s->position)
+        return fail(why, "%zu tokens do not fit after %zu in a context of %zu", tokens, s->position,
+                    s->context);
+    session_embed(s, ids, tokens);
+    for (i = 0; i < s->m->layers_count; i++)
+        if (!session_layer(s, i, s->hidden, tokens, NULL, why)) return false;
+    s->position += tokens;
+    return true;
+}
+
+bool session_logits(session *s, size_t first, size_t tokens, float *logits, failure *why)
+{
+    const float *hidden = s->hidden + first * s->m->dim;
+    rms_norm(hidden, tokens, s->m->dim, s->m->output_norm, s->m->norm_epsilon, s->normed);
+    return linears_apply(s->c, &s->m->head, 1, s->normed, tokens, &logits, why);
+}

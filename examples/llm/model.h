@@ -1,0 +1,84 @@
+/*  model.h - a Llama-architecture transformer from a GGUF file, run in fp32 or quantized. */
+#ifndef LLM_MODEL_H
+#define LLM_MODEL_H
+
+#include "linear.h"
+#include "tokenizer.h"
+
+/*  Linears that read the same input stand side by side. */
+enum { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, LINEARS };
+
+/*  The inputs: attn_norm(x) for q, k, v; attention's output for o; ffn_norm(x) for gate, up;
+    silu(gate) * up for down. */
+typedef enum input_group { INPUT_QKV, INPUT_O, INPUT_GATE_UP, INPUT_DOWN, INPUTS } input_group;
+
+size_t group_first(input_group group);      /* its first linear ... */
+size_t group_count(input_group group);      /* ... and how many there are */
+const char *linear_name(size_t which);      /* as in the file: attn_q, ... */
+
+typedef struct layer {
+    float *attention_norm, *ffn_norm;
+    linear linears[LINEARS];
+} layer;
+
+typedef struct model {
+    gguf_file gguf;
+    tokenizer tok;
+    size_t dim, ffn_dim, heads, kv_heads, head_dim, rope_dims, vocabulary, context;
+    float norm_epsilon;
+    double *rope_frequencies;       /* [rope_dims / 2], radians per position */
+    const gguf_tensor *embedding;
+    layer *layers;
+    size_t layers_count;
+    float *output_norm;
+    linear head;
+    float *decoded;                 /* weights in fp32, if they were asked for */
+} model;
+
+bool model_open(model *m, const char *path, failure *why);
+void model_close(model *m);
+
+/*  Decodes all linears to fp32 once: faster, 4 bytes per weight. Without it rows are decoded as
+    they are used. */
+bool model_decode(model *m, compute *c, failure *why);
+size_t model_decoded_size(const model *m);
+bool model_is_quantized(const model *m);
+
+/* ---- running --------------------------------------------------------------------------------- */
+
+/*  Watches the inputs of linears go by. received[t]: the attention that token t of the batch got in
+    this layer, summed over heads and later tokens. */
+typedef struct observer {
+    bool (*see)(void *context, size_t layer, input_group group, const float *rows, size_t tokens,
+                const float *received, failure *why);
+    void *context;
+} observer;
+
+/*  One sequence of tokens with its key and value cache; scratch for `batch` tokens at a time. */
+typedef struct session {
+    const model *m;
+    compute *c;
+    size_t context, batch;
+    size_t position;                /* tokens in the cache */
+    float *keys, *values;           /* [layer][position][kv_heads * head_dim] */
+    float *cosines, *sines;         /* [position][rope_dims / 2] */
+    float *hidden;                  /* [batch][dim], the residual stream */
+    float *normed, *q, *k, *v, *attended, *gate, *up, *delta;
+    float *scores;                  /* [worker][context] */
+    float *received;                /* [head][batch], then summed into the first */
+} session;
+
+bool session_open(session *s, const model *m, compute *c, size_t context, size_t batch,
+                  failure *why);
+void session_close(session *s);
+
+void session_embed(session *s, const uint32_t *ids, size_t tokens);
+/*  Runs one layer on hidden [tokens][dim] at the session's position; `watch` may be NULL. */
+bool session_layer(session *s, size_t index, float *hidden, size_t tokens, const observer *watch,
+                   failure *why);
+/*  Runs tokens <= batch through all layers and moves on; their hidden states stay in s->hidden. */
+bool session_forward(session *s, const uint32_t *ids, size_t tokens, failure *why);
+/*  Logits [tokens][vocabulary] of the tokens first ... of the last session_forward. */
+bool session_logits(session *s, size_t first, size_t tokens, float *logits, failure *why);
+
+#endif

@@ -1,0 +1,550 @@
+/*  quantize.c - see quantize.h. */
+#include "quantize.h"
+
+#include "../common/progress.h"
+
+#include <math.h>
+
+/*  Rows of the random sketch that stands for all calibration tokens in the search: its cost and
+    memory do not depend on how many tokens there were. */
+#define SKETCH_ROWS 256
+
+/*  Memory that grows to the largest size asked for. */
+typedef struct scratch {
+    void *bytes;
+    size_t size;
+} scratch;
+
+typedef struct pipeline {
+    const model *m; /* the original */
+    compute *c;
+    const quantize_options *options;
+    quantized_model *out;
+    session s; /* runs the original on one calibration window at a time */
+    float *hidden; /* [tokens][dim]: all windows, at the input of the current layer */
+    size_t windows;
+    awq_stats stats[INPUTS]; /* of the current layer */
+    scratch stats_memory[INPUTS];
+    float *token_weight; /* [WINDOW] */
+    float *weights[LINEARS]; /* of the current layer, in fp32, folded step by step */
+    float *scale[INPUTS];
+    float *clip_max;
+    scratch work;
+    size_t packed_used;
+} pipeline;
+
+static bool check(awq_status status, const awq_where *where, size_t layer_index, const char *what,
+                  failure *why)
+{
+    if (status == AWQ_OK) return true;
+    return fail(why, "layer %zu: %s: %s (matrix %zu, row %zu, column %zu)", layer_index, what,
+                awq_status_string(status), where->matrix, where->row, where->col);
+}
+
+static bool reserve_scratch(scratch *memory, size_t size, failure *why)
+{
+    if (size == 0) return fail(why, "the calibration would need more memory than can be addressed");
+    if (size <= memory->size) return true;
+    free(memory->bytes);
+    memory->bytes = malloc(size);
+    memory->size = memory->bytes ? size : 0;
+    return memory->bytes ? true : fail(why, "out of memory (%zu MB)", size >> 20);
+}
+
+static size_t group_inputs(const model *m, size_t group)
+{
+    return m->layers[0].linears[group_first((input_group)group)].in_features;
+}
+
+static awq_matrix weight_view(const pipeline *p, size_t which)
+{
+    const linear *l = &p->m->layers[0].linears[which];
+    return awq_matrix_view(p->weights[which], AWQ_F32, l->out_features, l->in_features);
+}
+
+/* ---- calibrate ------------------------------------------------------------------------------- */
+
+/*  Attention sinks: the first token of a text receives most of the attention and is one among
+    hundreds, so an unweighted loss ignores it although everything later depends on it. */
+static void weigh_tokens(const float *received, size_t tokens, float *weight)
+{
+    double sum = 0;
+    size_t t;
+
+    for (t = 0; t < tokens; t++) sum += (double)received[t];
+    for (t = 0; t < tokens; t++)
+        weight[t] = (float)sqrt((double)received[t] * (double)tokens / (sum > 0 ? sum : 1));
+}
+
+static bool see_inputs(void *context, size_t layer_index, input_group group, const float *rows,
+                       size_t tokens, const float *received, failure *why)
+{
+    pipeline *p = context;
+    awq_where where = { 0, 0, 0 };
+    awq_status status;
+
+    weigh_tokens(received, tokens, p->token_weight);
+    status = awq_stats_add(&p->c->kernels, &p->stats[group],
+                           awq_matrix_view(rows, AWQ_F32, tokens, group_inputs(p->m, group)),
+                           p->options->weigh_tokens ? p->token_weight : NULL, &p->c->parallel,
+                           &where);
+    return check(status, &where, layer_index, "calibration", why);
+}
+
+static bool start_stats(pipeline *p, failure *why)
+{
+    size_t group;
+
+    for (group = 0; group < INPUTS; group++) {
+        size_t inputs = group_inputs(p->m, group), size = awq_stats_size(inputs, SKETCH_ROWS, 0);
+        awq_where where = { 0, 0, 0 };
+        awq_status status;
+        if (!reserve_scratch(&p->stats_memory[group], size, why)) return false;
+        status = awq_stats_init(&p->stats[group], inputs, SKETCH_ROWS, 0, group + 1,
+                                p->stats_memory[group].bytes, p->stats_memory[group].size);
+        if (!check(status, &where, 0, "statistics", why)) return false;
+    }
+    return true;
+}
+
+/*  Moves all calibration windows through one layer of the original and gathers what its linears
+    see. */
+static bool calibrate_layer(pipeline *p, size_t index, failure *why)
+{
+    observer watch;
+    size_t i;
+
+    watch.see = see_inputs;
+    watch.context = p;
+    if (!start_stats(p, why)) return false;
+    for (i = 0; i < p->windows; i++)
+        if (!session_layer(&p->s, index, p->hidden + i * WINDOW * p->m->dim, WINDOW, &watch, why))
+            return false;
+    return true;
+}
+
+/* ---- search and fold ------------------------------------------------------------------------- */
+
+static awq_inputs inputs_of(const pipeline *p, size_t group)
+{
+    awq_inputs inputs;
+    memset(&inputs, 0, sizeof inputs);
+    inputs.loss = AWQ_LOSS_SKETCH;
+    inputs.stats = &p->stats[group];
+    return inputs;
+}
+
+/*  Query heads that share a kv head read the same v channels: their scales are tied. */
+static awq_tie attention_tie(const model *m)
+{
+    awq_tie tie;
+    tie.repeat = m->heads / m->kv_heads;
+    tie.head_dim = m->head_dim;
+    return tie;
+}
+
+static bool search_group(pipeline *p, size_t index, input_group group, failure *why)
+{
+    awq_search_config config = awq_search_preset(p->options->preset, p->options->quant);
+    awq_inputs inputs = inputs_of(p, group);
+    size_t first = group_first(group), count = group_count(group), i, size;
+    awq_search_result result;
+    awq_matrix weights[LINEARS];
+    awq_where where = { 0, 0, 0 };
+    awq_status status;
+
+    if (group == INPUT_O) config.tie = attention_tie(p->m);
+    for (i = 0; i < count; i++) weights[i] = weight_view(p, first + i);
+    size = awq_search_scratch_size(&inputs, weights, count, &p->c->parallel);
+    if (!reserve_scratch(&p->work, size, why)) return false;
+    status = awq_search(&p->c->kernels, &config, &inputs, weights, count, p->work.bytes,
+                        p->work.size, &p->c->parallel, p->scale[group], NULL, &result, &where);
+    if (!check(status, &where, index, "search", why)) return false;
+    p->out->loss += result.loss;
+    p->out->plain_loss += result.identity_loss;
+    return true;
+}
+
+static awq_matrix vector_view(const float *data, size_t length)
+{
+    awq_matrix view = awq_matrix_view(data, AWQ_F32, 1, length);
+    if (!data) memset(&view, 0, sizeof view);
+    return view;
+}
+
+static bool fold_norm(pipeline *p, size_t index, input_group group, float *norm, failure *why)
+{
+    awq_where where = { 0, 0, 0 };
+    awq_status status = awq_fold_norm(AWQ_FOLD, p->scale[group], p->m->dim,
+                                      vector_view(norm, p->m->dim), vector_view(NULL, 0), &where);
+    return check(status, &where, index, "folding into the norm", why);
+}
+
+/*  The scale of `group` goes into the rows of the linear that makes its input. */
+static bool fold_linear(pipeline *p, size_t index, input_group group, size_t producer, failure *why)
+{
+    const linear *l = &p->out->m.layers[index].linears[producer];
+    awq_tie tie = { 0, 0 };
+    awq_where where = { 0, 0, 0 };
+    awq_status status;
+
+    if (group == INPUT_O) tie = attention_tie(p->m);
+    status =
+        awq_fold_linear(AWQ_FOLD, p->scale[group], group_inputs(p->m, group), tie,
+                        weight_view(p, producer), vector_view(l->bias, l->out_features), &where);
+    return check(status, &where, index, "folding into the linear before", why);
+}
+
+/*  Scales are all searched on the weights as they are; folding afterwards only rescales whole rows,
+    which rounding does not notice. */
+static bool search_and_fold(pipeline *p, size_t index, failure *why)
+{
+    layer *l = &p->out->m.layers[index];
+    size_t group;
+
+    for (group = 0; group < INPUTS; group++)
+        if (!search_group(p, index, (input_group)group, why)) return false;
+    return fold_norm(p, index, INPUT_QKV, l->attention_norm, why)
+           && fold_norm(p, index, INPUT_GATE_UP, l->ffn_norm, why)
+           && fold_linear(p, index, INPUT_O, LINEAR_V, why)
+           && fold_linear(p, index, INPUT_DOWN, LINEAR_UP, why);
+}
+
+/* ---- clip, quantize, pack -------------------------------------------------------------------- */
+
+static bool clip_linear(pipeline *p, size_t index, input_group group, size_t which, failure *why)
+{
+    awq_clip_config config = awq_clip_preset(p->options->quant);
+    awq_inputs inputs = inputs_of(p, group);
+    awq_matrix weight = weight_view(p, which);
+    awq_where where = { 0, 0, 0 };
+    awq_status status;
+
+    if (!reserve_scratch(&p->work, awq_clip_scratch_size(&inputs, weight, &config, &p->c->parallel),
+                         why))
+        return false;
+    status = awq_clip_search(&p->c->kernels, &config, &inputs, weight, p->scale[group],
+                             p->work.bytes, p->work.size, &p->c->parallel, p->clip_max, &where);
+    return check(status, &where, index, "clip search", why);
+}
+
+typedef struct pack_job {
+    const pipeline *p;
+    awq_matrix weight;
+    const float *scale, *clip_max;
+    unsigned char *memory;
+    size_t memory_size;
+} pack_job;
+
+static void pack_task(void *arg, size_t begin, size_t end, size_t worker)
+{
+    const pack_job *job = arg;
+    compute *c = job->p->c;
+    awq_status status =
+        awq_quantize_packed(&c->kernels, job->weight, job->scale, job->clip_max, job->memory,
+                            job->memory_size, begin, end, &c->where[worker]);
+    if (status != AWQ_OK) c->status[worker] = status;
+}
+
+/*  Quantizes one linear to the next free place among the packed bytes. */
+static bool pack_linear(pipeline *p, size_t index, size_t which, const float *scale,
+                        const float *clip_max, failure *why)
+{
+    linear *l = &p->out->m.layers[index].linears[which];
+    awq_where where = { 0, 0, 0 };
+    pack_job job;
+    size_t i;
+
+    job.p = p;
+    job.weight = weight_view(p, which);
+    job.scale = scale;
+    job.clip_max = clip_max;
+    job.memory = p->out->packed + p->packed_used;
+    job.memory_size = awq_packed_size(p->options->quant, l->out_features, l->in_features);
+    if (!check(awq_packed_init(p->options->quant, l->out_features, l->in_features, job.memory,
+                               job.memory_size),
+               &where, index, linear_name(which), why))
+        return false;
+    for (i = 0; i < p->c->pool.workers; i++) p->c->status[i] = AWQ_OK;
+    parallel_run(&p->c->pool, l->out_features, AWQ_ROW_STEP, pack_task, &job);
+    for (i = 0; i < p->c->pool.workers; i++)
+        if (!check(p->c->status[i], &p->c->where[i], index, linear_name(which), why)) return false;
+    p->packed_used += job.memory_size;
+    return check(awq_packed_open(&l->packed, job.memory, job.memory_size), &where, index,
+                 linear_name(which), why);
+}
+
+/*  q and k keep their range: clipping them changes which tokens attention picks. */
+static bool pack_group(pipeline *p, size_t index, input_group group, failure *why)
+{
+    size_t which = group_first(group), end = which + group_count(group);
+
+    for (; which < end; which++) {
+        bool plain = p->options->plain;
+        bool clip = !plain && p->options->clip && which != LINEAR_Q && which != LINEAR_K;
+        if (clip && !clip_linear(p, index, group, which, why)) return false;
+        if (!pack_linear(p, index, which, plain ? NULL : p->scale[group], clip ? p->clip_max : NULL,
+                         why))
+            return false;
+    }
+    return true;
+}
+
+/* ---- the layers ------------------------------------------------------------------------------ */
+
+static bool quantize_layer(pipeline *p, size_t index, failure *why)
+{
+    size_t group, which;
+
+    if (!p->options->plain && !calibrate_layer(p, index, why)) return false;
+    for (which = 0; which < LINEARS; which++)
+        linear_decode(p->c, &p->m->layers[index].linears[which], p->weights[which]);
+    if (!p->options->plain && !search_and_fold(p, index, why)) return false;
+    for (group = 0; group < INPUTS; group++)
+        if (!pack_group(p, index, (input_group)group, why)) return false;
+    return true;
+}
+
+static bool quantize_layers(pipeline *p, failure *why)
+{
+    progress bar = progress_begin(p->options->plain ? "rounding to nearest" : "quantizing with AWQ",
+                                  p->m->layers_count);
+    size_t i;
+
+    for (i = 0; i < p->m->layers_count; i++) {
+        if (!quantize_layer(p, i, why)) return false;
+        progress_step(&bar, i + 1);
+    }
+    progress_end(&bar);
+    return true;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static float *copy_floats(const float *from, size_t count)
+{
+    float *copy = malloc(count * sizeof *copy);
+    if (copy) memcpy(copy, from, count * sizeof *copy);
+    return copy;
+}
+
+/*  Norms and biases of the quantized model are its own, because folding changes them. */
+static bool copy_layer(layer *to, const layer *from, size_t dim, failure *why)
+{
+    size_t which;
+    bool copied;
+
+    *to = *from;
+    to->attention_norm = copy_floats(from->attention_norm, dim);
+    to->ffn_norm = copy_floats(from->ffn_norm, dim);
+    copied = to->attention_norm && to->ffn_norm;
+    for (which = 0; which < LINEARS; which++) {
+        linear *l = &to->linears[which];
+        if (!l->bias) continue;
+        l->bias = copy_floats(l->bias, l->out_features);
+        copied = copied && l->bias;
+    }
+    return copied ? true : fail(why, "out of memory");
+}
+
+static bool open_output(quantized_model *q, const model *m, awq_quant quant, failure *why)
+{
+    size_t i, which, size = 0;
+
+    memset(q, 0, sizeof *q);
+    for (which = 0; which < LINEARS; which++) {
+        const linear *l = &m->layers[0].linears[which];
+        size_t bytes = awq_packed_size(quant, l->out_features, l->in_features);
+        if (bytes == 0)
+            return fail(why, "no such quantization: %d bits, groups of %d", quant.bits,
+                        quant.group_size);
+        size += bytes;
+    }
+    q->packed_size = size * m->layers_count;
+    q->packed = malloc(q->packed_size);
+    q->m = *m;
+    q->m.layers = calloc(m->layers_count, sizeof *q->m.layers);
+    if (!q->packed || !q->m.layers) return fail(why, "out of memory");
+    for (i = 0; i < m->layers_count; i++)
+        if (!copy_layer(&q->m.layers[i], &m->layers[i], m->dim, why)) return false;
+    return true;
+}
+
+void quantized_model_close(quantized_model *q)
+{
+    size_t i, which;
+
+    for (i = 0; q->m.layers && i < q->m.layers_count; i++) {
+        layer *l = &q->m.layers[i];
+        free(l->attention_norm);
+        free(l->ffn_norm);
+        for (which = 0; which < LINEARS; which++) free((void *)(uintptr_t)l->linears[which].bias);
+    }
+    free(q->m.layers);
+    free(q->packed);
+    memset(q, 0, sizeof *q);
+}
+
+static bool open_calibration(pipeline *p, const token_list *text, failure *why)
+{
+    size_t i, dim = p->m->dim, group;
+
+    p->windows = text->count / WINDOW;
+    if (p->windows == 0)
+        return fail(why, "the calibration text has %zu tokens; at least %d are needed", text->count,
+                    WINDOW);
+    p->hidden = malloc(p->windows * WINDOW * dim * sizeof *p->hidden);
+    p->token_weight = malloc(WINDOW * sizeof *p->token_weight);
+    for (group = 0; group < INPUTS; group++) {
+        p->scale[group] = malloc(group_inputs(p->m, group) * sizeof(float));
+        if (!p->scale[group]) return fail(why, "out of memory");
+    }
+    if (!p->hidden || !p->token_weight) return fail(why, "out of memory");
+    if (!session_open(&p->s, p->m, p->c, WINDOW, WINDOW, why)) return false;
+    for (i = 0; i < p->windows; i++) {
+        session_embed(&p->s, text->ids + i * WINDOW, WINDOW);
+        memcpy(p->hidden + i * WINDOW * dim, p->s.hidden, WINDOW * dim * sizeof *p->hidden);
+    }
+    return true;
+}
+
+static bool open_weights(pipeline *p, failure *why)
+{
+    size_t which, clips = 0;
+
+    for (which = 0; which < LINEARS; which++) {
+        const linear *l = &p->m->layers[0].linears[which];
+        size_t groups = awq_group_count(l->in_features, p->options->quant.group_size);
+        if (l->out_features * groups > clips) clips = l->out_features * groups;
+        p->weights[which] = malloc(l->out_features * l->in_features * sizeof(float));
+        if (!p->weights[which]) return fail(why, "out of memory");
+    }
+    p->clip_max = malloc(clips * sizeof *p->clip_max);
+    return p->clip_max ? true : fail(why, "out of memory");
+}
+
+static void close_pipeline(pipeline *p)
+{
+    size_t i;
+
+    for (i = 0; i < LINEARS; i++) free(p->weights[i]);
+    for (i = 0; i < INPUTS; i++) {
+        free(p->scale[i]);
+        free(p->stats_memory[i].bytes);
+    }
+    free(p->hidden);
+    free(p->token_weight);
+    free(p->clip_max);
+    free(p->work.bytes);
+    session_close(&p->s);
+}
+
+bool quantize_model(quantized_model *out, const model *m, compute *c, const token_list *calibration,
+                    const quantize_options *options, failure *why)
+{
+    pipeline p;
+    bool done;
+
+    memset(&p, 0, sizeof p);
+    p.m = m;
+    p.c = c;
+    p.options = options;
+    p.out = out;
+    done = open_output(out, m, options->quant, why) && open_weights(&p, why)
+           && (options->plain || open_calibration(&p, calibration, why))
+           && quantize_layers(&p, why);
+    close_pipeline(&p);
+    if (!done) quantized_model_close(out);
+    return done;
+}
+
+/* ---- saving ---------------------------------------------------------------------------------- */
+
+typedef struct tensor_name {
+    char text[64];
+} tensor_name;
+
+typedef struct tensor_writer {
+    gguf_output *tensors;
+    tensor_name *names; /* of the packed linears */
+    size_t count, names_count;
+} tensor_writer;
+
+static tensor_name layer_tensor_name(size_t index, const char *what, const char *suffix)
+{
+    tensor_name name;
+    snprintf(name.text, sizeof name.text, "blk.%zu.%s.%s", index, what, suffix);
+    return name;
+}
+
+static gguf_output *find_output(const tensor_writer *w, const char *name)
+{
+    size_t i;
+    for (i = 0; i < w->count; i++)
+        if (gguf_string_is(w->tensors[i].name, name)) return &w->tensors[i];
+    return NULL;
+}
+
+/*  A tensor of fp32 numbers in place of what the original has under that name. */
+static void replace_floats(const tensor_writer *w, tensor_name name, const float *data,
+                           size_t count)
+{
+    gguf_output *tensor = find_output(w, name.text);
+
+    if (!tensor || !data) return;
+    tensor->type = GGUF_F32;
+    tensor->data = data;
+    tensor->size = count * sizeof *data;
+}
+
+static void replace_linear(tensor_writer *w, size_t index, size_t which, const linear *l)
+{
+    gguf_output *tensor =
+        find_output(w, layer_tensor_name(index, linear_name(which), "weight").text);
+    tensor_name *name = &w->names[w->names_count++];
+
+    replace_floats(w, layer_tensor_name(index, linear_name(which), "bias"), l->bias,
+                   l->out_features);
+    *name = layer_tensor_name(index, linear_name(which), "awq");
+    tensor->name.bytes = name->text;
+    tensor->name.length = strlen(name->text);
+    tensor->type = GGUF_I8;
+    tensor->dims_count = 1;
+    tensor->dims[0] = l->packed.size;
+    tensor->data = l->packed.data;
+    tensor->size = l->packed.size;
+}
+
+static void replace_layer(tensor_writer *w, const quantized_model *q, size_t index)
+{
+    const layer *l = &q->m.layers[index];
+    size_t which;
+
+    replace_floats(w, layer_tensor_name(index, "attn_norm", "weight"), l->attention_norm, q->m.dim);
+    replace_floats(w, layer_tensor_name(index, "ffn_norm", "weight"), l->ffn_norm, q->m.dim);
+    for (which = 0; which < LINEARS; which++) replace_linear(w, index, which, &l->linears[which]);
+}
+
+bool quantized_model_save(const quantized_model *q, const char *path, failure *why)
+{
+    const gguf_file *from = &q->m.gguf;
+    tensor_writer w;
+    size_t i;
+    bool saved = false;
+
+    memset(&w, 0, sizeof w);
+    w.tensors = malloc(from->tensors_count * sizeof *w.tensors);
+    w.names = malloc(q->m.layers_count * LINEARS * sizeof *w.names);
+    if (w.tensors && w.names) {
+        for (i = 0; i < from->tensors_count; i++)
+            w.tensors[i] = gguf_output_copy(&from->tensors[i]);
+        w.count = from->tensors_count;
+        for (i = 0; i < q->m.layers_count; i++) replace_layer(&w, q, i);
+        saved = gguf_write(path, from, w.tensors, w.count, why);
+    } else {
+        fail(why, "out of memory");
+    }
+    free(w.tensors);
+    free(w.names);
+    return saved;
+}

@@ -1,0 +1,34 @@
+/*  quantize.h - the AWQ pipeline over a whole model, one layer at a time: calibrate, search, fold,
+    clip, quantize, pack. */
+#ifndef LLM_QUANTIZE_H
+#define LLM_QUANTIZE_H
+
+#include "evaluate.h"
+
+typedef struct quantize_options {
+    awq_quant quant;
+    bool plain;                 /* round to nearest: no calibration, nothing below */
+    awq_preset preset;          /* the rule that makes scales */
+    bool clip;
+    bool weigh_tokens;          /* by the square root of the attention they receive */
+} quantize_options;
+
+/*  A model whose linears are packed; what it does not change it shares with the original, which
+    must outlive it. */
+typedef struct quantized_model {
+    model m;
+    unsigned char *packed;      /* all packed linears */
+    size_t packed_size;
+    double loss, plain_loss;    /* summed output error per token on the calibration text: AWQ's and
+                                   plain rounding's */
+} quantized_model;
+
+bool quantize_model(quantized_model *out, const model *m, compute *c, const token_list *calibration,
+                    const quantize_options *options, failure *why);
+void quantized_model_close(quantized_model *q);
+
+/*  Writes a GGUF file that model_open() reads: everything of the original, with each linear's
+    weight replaced by its packed bytes (type I8, name *.awq) and the folded norms and biases. */
+bool quantized_model_save(const quantized_model *q, const char *path, failure *why);
+
+#endif

@@ -1,0 +1,16 @@
+#!/bin/sh
+# run.sh FOLDER [OPTION...]   what `make llm` does: get the model if none is named, run FOLDER/llm
+#
+# MODEL, TEXT and CALIB name files of yours instead of the defaults; for options see llm --help.
+set -eu
+
+build=$1
+shift
+here=$(dirname "$0")
+model=${MODEL:-}
+if [ -z "$model" ]; then
+    model=$(sh "$here/get_model.sh" "$(dirname "$build")/models")
+fi
+exec "$build/llm" "$model" \
+    --text "${TEXT:-$here/../data/heldout.txt}" \
+    --calib "${CALIB:-$here/../data/calibration.txt}" "$@"

@@ -1,0 +1,4 @@
+#ifndef AWQ_IMPLEMENTATION
+#define AWQ_IMPLEMENTATION
+#endif
+#include "awq.h"

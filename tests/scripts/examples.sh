@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# examples.sh COMPILER   every C file of the examples compiles without a warning, and those that are
+#                        a program by themselves (examples/*.c) run
+source "$(dirname "$0")/common.sh"
+compiler=$1
+need_tool "$compiler"
+flags=(-std=c99 -O1 "${warnings[@]}" -I. -Iexamples/common -DBENCH_COMPILER='""' -DBENCH_FLAGS='""')
+
+cd "$root"
+count=0
+for file in examples/*/*.c bench/*.c; do
+    [[ $file != examples/firmware/main.c ]] || continue         # needs its board and generated data
+    "$compiler" "${flags[@]}" -c "$file" -o "$scratch/o" || fail "$file does not compile cleanly"
+    count=$((count + 1))
+done
+for file in examples/*.c; do
+    [[ -e $file ]] || fail "found no examples/*.c"
+    "$compiler" "${flags[@]}" "$file" -o "$scratch/program" -lm -pthread ||
+        fail "$file does not compile cleanly"
+    "$scratch/program" >"$scratch/output" || fail "$file ends with status $?"
+    [[ -s $scratch/output ]] || fail "$file prints nothing"
+    count=$((count + 1))
+done
+
+make BUILD="$scratch" CC="$compiler" CFLAGS=-O1 "$scratch/llm/llm" >"$scratch/log" 2>&1 ||
+    { cat "$scratch/log"; fail "examples/llm does not link"; }
+"$scratch/llm/llm" --help | grep -q '^usage:' || fail "llm --help prints no usage"
+if "$scratch/llm/llm" LICENSE 2>"$scratch/log"; then fail "llm takes LICENSE for a model"; fi
+grep -q LICENSE "$scratch/log" || fail "llm does not say which file is wrong: $(cat "$scratch/log")"
+echo "$count files"

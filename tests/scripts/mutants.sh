@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# mutants.sh BUILD   can the tests fail? plants each bug of mutants.txt in a copy of awq.h and runs
+#                    the tests on it. Lists the bugs that no test notices; fails if there are any.
+source "$(dirname "$0")/common.sh"
+mkdir -p "$1"
+build=$(cd "$1" && pwd)
+list=$root/tests/scripts/mutants.txt
+jobs=$(nproc 2>/dev/null || echo 2)
+copy=$build/source
+
+mkdir -p "$copy"
+rm -rf "${copy:?}"/*
+cp -r "$root/awq.h" "$root/CMakeLists.txt" "$root/LICENSE" "$root/cmake" "$root/tests" "$copy"
+mkdir "$copy/examples"
+cp -r "$root/examples/common" "$copy/examples"
+
+# Some bugs show only as undefined behaviour.
+flags='-O1 -fsanitize=undefined,float-cast-overflow -fno-sanitize-recover=all'
+
+give_up() { cat "$scratch/log"; fail "$@"; }
+first_failed() { awk 'listed { print $3; exit } /tests FAILED:/ { listed = 1 }' "$scratch/log"; }
+
+# Fails if the tests do; whether they were built is in $built.
+run_tests() {
+    built=no
+    cmake --build "$build/out" --parallel "$jobs" >"$scratch/log" 2>&1 || return 1
+    built=yes
+    cd "$build/out"
+    ctest --stop-on-failure --timeout 120 --parallel "$jobs" >"$scratch/log" 2>&1
+}
+
+plant() {                   # text, replacement
+    awk -v from="$1" -v to="$2" '
+        { at = index($0, from) }
+        at { count++; $0 = substr($0, 1, at - 1) to substr($0, at + length(from)) }
+        { print }
+        END { exit count != 1 }' "$root/awq.h" >"$copy/awq.h"
+}
+
+names=() from=() to=()
+while IFS= read -r name; do
+    [[ -n $name && $name != '#'* ]] || continue
+    IFS= read -r old && IFS= read -r new
+    [[ $old == '- '* && $new == '+'* ]] || fail "$list: the lines after '$name' are not - and +"
+    new=${new#+}
+    names+=("$name") from+=("${old#- }") to+=("${new# }")
+    plant "${old#- }" '' || fail "'$name': this is not exactly once in awq.h: ${old#- }"
+done <"$list"
+cp "$root/awq.h" "$copy/awq.h"
+
+cmake -S "$copy" -B "$build/out" -DAWQ_CHECKS=OFF -DAWQ_BUILD_LIBRARY=OFF \
+    -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_C_FLAGS_DEBUG=$flags" >"$scratch/log" || give_up "cmake failed"
+run_tests || give_up "the tests fail without any bug planted"
+
+survivors=0
+for i in "${!names[@]}"; do
+    plant "${from[i]}" "${to[i]}"
+    if run_tests; then
+        survivors=$((survivors + 1))
+        echo "NOT NOTICED  ${names[i]}"
+    elif [[ $built == no ]]; then
+        give_up "'${names[i]}' does not compile, so it proves nothing"
+    else
+        echo "noticed      ${names[i]}: $(first_failed)"
+    fi
+done
+echo "$((${#names[@]} - survivors)) of ${#names[@]} bugs noticed"
+[[ $survivors == 0 ]]
