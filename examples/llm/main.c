@@ -20,7 +20,6 @@ typedef struct settings {
 typedef struct report {
     text_score score;
     double generation_rate, seconds;
-    double loss, plain_loss;
     uint64_t fingerprint;
     size_t peak_memory;
     char answer[4096];
@@ -186,8 +185,6 @@ static bool quantize_into(const settings *set, const model *m, compute *c, const
     token_list_free(&calibration);
     if (!done) return false;
     out->seconds = seconds_now() - started;
-    out->loss = q.loss;
-    out->plain_loss = q.plain_loss;
     done = quantized_model_save(&q, path, why) && read_tokens(&m->tok, set->text, &text, why)
            && fingerprint(&q.m, c, &text, &out->fingerprint, why);
     token_list_free(&text);
@@ -374,10 +371,8 @@ static bool compare(const settings *set, const description *d, const char *path,
     print_row("fp32", &base, d->weights * sizeof(float), NULL, NULL);
     print_row("round-to-nearest", &plain, plain_size, &base, &made_plain);
     print_row("AWQ", &awq, file_size(path), &base, &made);
-    printf("\nperplexity: %zu tokens of %s in windows of %d; quantizing took %.0f MB at its peak;\n"
-           "error of all linears' outputs on the calibration text: AWQ %.3g, rounding %.3g\n",
-           base.score.scored, set->text, WINDOW, megabytes(made.peak_memory), made.loss,
-           made.plain_loss);
+    printf("\nperplexity: %zu tokens of %s in windows of %d; quantizing held %.0f MB at its peak\n",
+           base.score.scored, set->text, WINDOW, megabytes(made.peak_memory));
     print_answer(set, "The fp32 model", &base);
     print_answer(set, "The AWQ model", &awq);
     if (set->save)

@@ -7,10 +7,11 @@ set -eu
 build=$1
 shift
 here=$(dirname "$0")
+data=$(dirname "$here")/data
 model=${MODEL:-}
 if [ -z "$model" ]; then
     model=$(sh "$here/get_model.sh" "$(dirname "$build")/models")
 fi
 exec "$build/llm" "$model" \
-    --text "${TEXT:-$here/../data/heldout.txt}" \
-    --calib "${CALIB:-$here/../data/calibration.txt}" "$@"
+    --text "${TEXT:-$data/heldout.txt}" \
+    --calib "${CALIB:-$data/calibration.txt}" "$@"
