@@ -82,8 +82,8 @@
     CONFIGURATION   define before including; layouts of public structs never change with any of them
         AWQ_IMPLEMENTATION   off   emit the code here; in one file, unless AWQ_STATIC
         AWQ_STATIC           off   everything static: every file has its own copy
-        AWQ_INFERENCE_ONLY   off   packed tensors and matmul only: about 10 KiB, no libm, needs
-                                   nothing but memcpy and friends; for microcontrollers
+        AWQ_INFERENCE_ONLY   off   packed tensors and matmul only: 5 KB on a Cortex-M4 at -Os, no
+                                   libm, needs nothing but memcpy and friends
         AWQDEF               -     linkage of public functions, e.g. __declspec(dllexport)
 
     VERSIONS
