@@ -298,13 +298,13 @@ typedef enum awq_loss {
 } awq_loss;
 
 /*  The host's loss for a candidate s [in_features]; 0 on success. awq_fake_quantize() gives the
-    weights it leads to. Called in grid order from the thread that called awq_search.             */
+    weights it leads to. Called from awq_search's own thread, for s = 1 and then in grid order.   */
 typedef int awq_loss_callback(void *context, const float *scale, double *loss);
 
 /*  What is known about the input X that one or more linears share.                               */
 typedef struct awq_inputs {
     awq_loss           loss;
-    const awq_stats   *stats;        /* of X; awq_search needs it, the rest if the loss does   */
+    const awq_stats   *stats;           /* of X; awq_search needs it, the rest if the loss does */
     awq_matrix         rows;            /* AWQ_LOSS_ROWS: X (tokens, in_features) */
     const float       *token_weight;    /* AWQ_LOSS_ROWS: [tokens] >= 0, or NULL for 1 */
     awq_loss_callback *callback;        /* AWQ_LOSS_CALLBACK */
