@@ -22,7 +22,7 @@ help:
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'
 	@echo 'make golden      the reference cases in GOLDEN=folder'
-	@echo 'make mutants     plant bugs in awq.h; each must turn the tests red (half an hour)'
+	@echo 'make mutants     plant bugs in awq.h; each must turn the tests red (ten minutes)'
 	@echo 'make firmware    inference on an emulated Cortex-M4, bit for bit as on this machine'
 	@echo 'make board       the test bodies on that board (minutes)'
 	@echo 'make bench       speed beside error and size; ARGS=--benchmark_filter=...'
