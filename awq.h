@@ -1350,6 +1350,19 @@ static void awq__error_group(const awq__source *src, const awq_quant *quant, siz
     }
 }
 
+/* Every group can be quantized without a bound; then it can with one. */
+static awq_status awq__check_groups(const awq__source *source, const awq_quant *quant,
+                                    awq_where *where) {
+    size_t row, begin, in = source->weight.cols, size = awq__group_size(in, quant->group_size);
+    for (row = 0; row < source->weight.rows; row++)
+        for (begin = 0; begin < in; begin += size) {
+            awq__grid grid;
+            AWQ__TRY(awq__fit_group(source, quant, row, begin, awq__min(begin + size, in), FLT_MAX,
+                                    &grid, where));
+        }
+    return AWQ_OK;
+}
+
 /* =================================================================================================
    >>impl-loss   what an error d of a weight row does to the output
    ============================================================================================== */
@@ -1816,18 +1829,12 @@ static awq_status awq__candidate_loss(awq__search_state *state, const awq_inputs
 /* Where plain rounding itself fails, for the status of a search in which nothing was usable. */
 static awq_status awq__find_unusable(const awq_quant *quant, const awq_matrix *weights,
                                      size_t weight_count, awq_where *where) {
-    size_t m, row, begin, in = weights[0].cols, size = awq__group_size(in, quant->group_size);
+    size_t m;
     for (m = 0; m < weight_count; m++) {
         awq__source source = { weights[m], NULL, NULL };
-        for (row = 0; row < weights[m].rows; row++)
-            for (begin = 0; begin < in; begin += size) {
-                awq__grid grid;
-                awq_status status =
-                    awq__fit_group(&source, quant, row, begin, awq__min(begin + size, in), FLT_MAX,
-                                   &grid, where);
-                if (status != AWQ_OK && where) where->matrix = m;
-                AWQ__TRY(status);
-            }
+        awq_status status = awq__check_groups(&source, quant, where);
+        if (status != AWQ_OK && where) where->matrix = m;
+        AWQ__TRY(status);
     }
     return awq__fail(where, AWQ_ERR_DATA, 0, 0, 0); /* the losses themselves are not finite */
 }
@@ -2155,19 +2162,6 @@ static void awq__clip_rows(void *arg, size_t begin, size_t end, size_t worker) {
     for (row = begin; row < end; row++)
         for (col = 0; col < in; col += size)
             *out++ = awq__clip_group(state, row, col, awq__min(col + size, in), d);
-}
-
-/* Every group can be quantized without a bound; then it can with one. */
-static awq_status awq__check_groups(const awq__source *source, const awq_quant *quant,
-                                    awq_where *where) {
-    size_t row, begin, in = source->weight.cols, size = awq__group_size(in, quant->group_size);
-    for (row = 0; row < source->weight.rows; row++)
-        for (begin = 0; begin < in; begin += size) {
-            awq__grid grid;
-            AWQ__TRY(awq__fit_group(source, quant, row, begin, awq__min(begin + size, in), FLT_MAX,
-                                    &grid, where));
-        }
-    return AWQ_OK;
 }
 
 AWQDEF awq_status awq_clip_search(const awq_kernels *k, const awq_clip_config *config,
