@@ -569,7 +569,8 @@ AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, c
    ============================================================================================== */
 
 /*  Activations are rounded per token and block of at most 128 inputs of one group: x ~ sx * xi.
-    A16: |xi| <= 32639, error of y about 3e-5.   A8: |xi| <= 127, error about 7e-3.               */
+    A16: |xi| <= 32639, error of y about 3e-5.
+    A8: xi = u - m, u and m in 0 .. 255 like an 8-bit weight and its zero point; error about 6e-3. */
 typedef enum awq_precision { AWQ_A16 = 0, AWQ_A8 = 1 } awq_precision;
 
 /*  Activations prepared once, for every linear that shares them (q/k/v, gate/up, experts).       */
@@ -579,19 +580,23 @@ typedef struct awq_prepared {
     int             group_size;
     awq_precision   precision;
     int             format;             /* of the kernel set that prepared it                     */
-    size_t          token_size;         /* bytes from one token to the next                       */
+    size_t          token_size;         /* bytes of one token                                     */
+    size_t          stored;             /* tokens in data: all of them, also in a selection       */
     const uint32_t *index;              /* NULL, or token t stands at index[t]                    */
 } awq_prepared;
 
 /*  awq_prepare  -  round tokens [token_begin, token_end) of x to integers
 
-    Formula   per block, sx = max|x| / 32639 (A8: / 127), xi = round(x / sx); x / s first where
-              input_scale s [in_features] is given (an activation that could not be folded away)
+    Formula   A16: per block, sx = max|x| / 32639, xi = round(x / sx)
+              A8: lo = min(x, 0), hi = max(x, 0), sx = (hi - lo) / 255, m = round(-lo / sx),
+              xi = clamp(round(x / sx) + m, 0, 255) - m
+              (sx is rounded up to 22 significant bits.) x / s takes the place of x where
+              input_scale s [in_features] is given: an activation that could not be folded away
     Shapes    x (tokens, in_features) any dtype; group_size that of the weights
     Memory    awq_prepared_size() bytes for all tokens, aligned for float; 0 from it: overflow.
               *prepared views it and is the same for every range; y may be computed once all ran.
-    Errors    NULL, SHAPE, CONFIG, DTYPE, RANGE, MEMORY; DATA (where->row and col: the token and
-              channel of x; where->matrix = 1: of input_scale)
+    Errors    NULL, SHAPE, CONFIG, DTYPE, RANGE, MEMORY; DATA: NaN or beyond +-2^110 (where->row and
+              col: the token and channel of x; where->matrix = 1: of input_scale)
     Threads   disjoint ranges may run at once                                                     */
 AWQDEF size_t     awq_prepared_size(const awq_kernels *k, size_t in_features, int group_size,
                                     awq_precision precision, size_t tokens);
@@ -643,6 +648,19 @@ struct awq_kernels {
                            const float *token_weight, double *sums);
 };
 
+/*  What a set may need of a processor.                                                           */
+typedef enum awq_cpu {
+    AWQ_CPU_AVX2        =   1,      /* and FMA, F16C */
+    AWQ_CPU_AVX_VNNI    =   2,
+    AWQ_CPU_AVX512      =   4,      /* F, BW, DQ, VL */
+    AWQ_CPU_AVX512_VNNI =   8,
+    AWQ_CPU_NEON        =  16,
+    AWQ_CPU_DOTPROD     =  32,
+    AWQ_CPU_I8MM        =  64,
+    AWQ_CPU_RVV         = 128,
+    AWQ_CPU_WASM_SIMD   = 256
+} awq_cpu;
+
 /*  The specification, in portable C.                                                             */
 AWQDEF awq_kernels awq_kernels_portable(void);
 /*  The fastest set that this processor and operating system support. Detects on every call (some
@@ -650,6 +668,11 @@ AWQDEF awq_kernels awq_kernels_portable(void);
 AWQDEF awq_kernels awq_kernels_best(void);
 /*  All sets that can run here, fastest first; writes up to `capacity`, returns how many exist.   */
 AWQDEF size_t      awq_kernels_list(awq_kernels *out, size_t capacity);
+/*  The awq_cpu bits of this processor and operating system.                                      */
+AWQDEF uint32_t    awq_cpu_features(void);
+/*  The sets that need no other features than these: to test with fewer than there are, or where a
+    host knows better than detection.                                                             */
+AWQDEF size_t      awq_kernels_for(uint32_t features, awq_kernels *out, size_t capacity);
 
 #ifdef __cplusplus
 }
@@ -857,6 +880,12 @@ static size_t awq__find_bad(const float *x, size_t n) {
     }
     return i;
 }
+
+/* What turns integers back into values:  (q - zero) * scale. */
+typedef struct awq__grid {
+    float scale;
+    float zero;
+} awq__grid;
 
 static size_t awq__group_size(size_t in_features, int group_size) {
     return group_size < 0 || (size_t)group_size > in_features ? in_features : (size_t)group_size;
@@ -1248,11 +1277,6 @@ typedef struct awq__source {
     const float *scale;    /* [in_features] or NULL */
     const float *clip_max; /* [out_features][groups] or NULL */
 } awq__source;
-
-typedef struct awq__grid {
-    float scale;
-    float zero;
-} awq__grid;
 
 static float awq__levels(int bits) { return (float)((1 << bits) - 1); }
 
@@ -2814,6 +2838,7 @@ AWQDEF awq_status awq_prepare(const awq_kernels *k, int group_size, awq_precisio
     view.precision = precision;
     view.format = k->prepared_format;
     view.token_size = k->token_size(x.cols, group_size, precision);
+    view.stored = x.rows;
     view.index = NULL;
     AWQ__TRY(k->prepare(&view, x, input_scale, memory, token_begin, token_end, where));
     *prepared = view;
@@ -2864,36 +2889,81 @@ static size_t awq__token_size_portable(size_t in, int group_size, awq_precision 
                       sizeof(float));
 }
 
-/* n inputs to integers of at most `limit`; returns sx. */
-static float awq__round_block(const float *x, size_t n, float limit, int16_t *xi) {
+#define AWQ__A16_MAX 32639.0f
+#define AWQ__LARGEST 1.2980742e33f /* 2^110: what an activation may be, so that no sum overflows */
+
+/* n inputs of a token, divided by input_scale. Returns the index of the first that is NaN or too
+   large, or n. */
+static size_t awq__load_activations(awq_matrix x, const float *input_scale, size_t token,
+                                    size_t col, size_t n, float *out) {
+    size_t i, bad = n;
+    awq__load_row(x, token, col, n, out);
+    if (input_scale)
+        for (i = 0; i < n; i++) out[i] /= input_scale[col + i];
+    for (i = n; i-- > 0;)
+        if (!(awq__abs(out[i]) <= AWQ__LARGEST)) bad = i;
+    return bad;
+}
+
+/* sx: normal, and with 22 significant bits, so that kernels may multiply it by 3 without rounding;
+   rounded up, so that no xi gets larger. */
+static float awq__activation_scale(float sx) {
+    if (sx < FLT_MIN) sx = FLT_MIN; /* keeps 1/sx finite; what is smaller rounds to 0 */
+    return awq__bits_float((awq__float_bits(sx) + 3u) & ~3u);
+}
+
+/* A8: the scale and zero point m of a block that spans [lo, hi], which includes 0. */
+static awq__grid awq__activation_grid(float lo, float hi) {
+    awq__grid grid;
+    grid.scale = awq__activation_scale((hi - lo) / 255.0f);
+    grid.zero = awq__round(-lo * (1.0f / grid.scale));
+    return grid;
+}
+
+/* n inputs to integers; returns sx. */
+static float awq__round_a16(const float *x, size_t n, int16_t *xi) {
     float largest = 0, sx, inverse;
     size_t i;
     for (i = 0; i < n; i++) largest = awq__abs(x[i]) > largest ? awq__abs(x[i]) : largest;
-    sx = largest / limit;
-    if (sx < FLT_MIN) sx = FLT_MIN; /* keeps 1/sx finite; what is smaller rounds to 0 */
+    sx = awq__activation_scale(largest / AWQ__A16_MAX);
     inverse = 1.0f / sx;
     for (i = 0; i < n; i++) xi[i] = (int16_t)awq__round(x[i] * inverse);
     return sx;
 }
 
+static float awq__round_a8(const float *x, size_t n, int16_t *xi) {
+    float lo = 0, hi = 0, inverse;
+    awq__grid grid;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        lo = x[i] < lo ? x[i] : lo;
+        hi = x[i] > hi ? x[i] : hi;
+    }
+    grid = awq__activation_grid(lo, hi);
+    inverse = 1.0f / grid.scale;
+    for (i = 0; i < n; i++) {
+        float u = awq__round(x[i] * inverse) + grid.zero;
+        xi[i] = (int16_t)((u < 0 ? 0 : u > 255 ? 255 : u) - grid.zero);
+    }
+    return grid.scale;
+}
+
 static awq_status awq__prepare_portable(const awq_prepared *shape, awq_matrix x,
                                         const float *input_scale, void *memory, size_t token_begin,
                                         size_t token_end, awq_where *where) {
-    float block[AWQ__CHUNK], limit = shape->precision == AWQ_A8 ? 127.0f : 32639.0f;
+    float block[AWQ__CHUNK];
     size_t in = shape->in_features, size = awq__group_size(in, shape->group_size);
-    size_t t, begin, col, i, blocks = awq__blocks(in, shape->group_size);
+    size_t t, begin, col, blocks = awq__blocks(in, shape->group_size);
     for (t = token_begin; t < token_end; t++) {
         float *sx = (float *)(void *)((unsigned char *)memory + t * shape->token_size);
         int16_t *xi = (int16_t *)(void *)(sx + blocks);
         for (begin = 0; begin < in; begin += size)
             for (col = begin; col < awq__min(begin + size, in); col += AWQ__CHUNK) {
-                size_t n = awq__min(AWQ__CHUNK, awq__min(begin + size, in) - col), bad;
-                awq__load_row(x, t, col, n, block);
-                if (input_scale)
-                    for (i = 0; i < n; i++) block[i] /= input_scale[col + i];
-                if ((bad = awq__find_bad(block, n)) < n)
-                    return awq__fail(where, AWQ_ERR_DATA, 0, t, col + bad);
-                *sx++ = awq__round_block(block, n, limit, xi + col);
+                size_t n = awq__min(AWQ__CHUNK, awq__min(begin + size, in) - col);
+                size_t bad = awq__load_activations(x, input_scale, t, col, n, block);
+                if (bad < n) return awq__fail(where, AWQ_ERR_DATA, 0, t, col + bad);
+                *sx++ = shape->precision == AWQ_A8 ? awq__round_a8(block, n, xi + col)
+                                                   : awq__round_a16(block, n, xi + col);
             }
     }
     return AWQ_OK;
@@ -2955,6 +3025,27 @@ static void awq__matmul_portable(const awq_packed *packed, const awq_prepared *x
    >>impl-kernels
    ============================================================================================== */
 
+#define AWQ__SIMD_SETS 8 /* at most */
+
+#ifdef __cplusplus
+}
+#endif
+#ifndef AWQ_NO_SIMD
+#include "awq_simd.h"
+#endif
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifdef AWQ_NO_SIMD
+AWQDEF uint32_t awq_cpu_features(void) { return 0; }
+static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SETS]) {
+    (void)features;
+    (void)out;
+    return 0;
+}
+#endif
+
 AWQDEF awq_kernels awq_kernels_portable(void) {
     awq_kernels k;
     k.name = "portable";
@@ -2970,9 +3061,16 @@ AWQDEF awq_kernels awq_kernels_portable(void) {
     return k;
 }
 
+AWQDEF size_t awq_kernels_for(uint32_t features, awq_kernels *out, size_t capacity) {
+    awq_kernels sets[AWQ__SIMD_SETS + 1];
+    size_t i, count = awq__simd_kernels(features, sets);
+    sets[count++] = awq_kernels_portable();
+    for (i = 0; out && i < count && i < capacity; i++) out[i] = sets[i];
+    return count;
+}
+
 AWQDEF size_t awq_kernels_list(awq_kernels *out, size_t capacity) {
-    if (out && capacity) out[0] = awq_kernels_portable();
-    return 1;
+    return awq_kernels_for(awq_cpu_features(), out, capacity);
 }
 
 AWQDEF awq_kernels awq_kernels_best(void) {
@@ -2990,6 +3088,9 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__MAGIC
 #undef AWQ__TOKENS
 #undef AWQ__FORMAT_PORTABLE
+#undef AWQ__A16_MAX
+#undef AWQ__LARGEST
+#undef AWQ__SIMD_SETS
 #undef AWQ__RESTRICT
 
 #ifdef __cplusplus

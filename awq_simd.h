@@ -1,0 +1,911 @@
+/*  awq_simd.h - SIMD kernel sets for awq.h, which includes this file in its implementation
+
+    One driver, one tile per instruction set. How a product is computed:
+
+        prepare   a token's activations become signed bytes, once for all linears that share them:
+                  A8 one byte per input, A16 two (x = 256 high + low). A block of at most 128 inputs
+                  of a group is a slot: its bytes, then sx and what the zero points need. The slots
+                  of all tokens for one block stand together.
+        fill      32 (or 16) rows of one block of weights become unsigned bytes in the L1 cache:
+                  a panel [row block][4 inputs][16 rows][4], as the packed words already have them.
+        multiply  the panel times every token of a batch, a tile of tokens at a time in registers:
+                  sum q * x in int32, then the zero points, then fp32:  y += scale * (sx * sum).
+        gemv      one token: the same from the packed words, nothing stored in between.
+
+    Zero points. With  x ~ sx * (xs - m),  xs the signed byte and m a number per block (A16: 0),
+        sum (q - z)(xs - m)  =  sum q xs  -  m * sum q  -  z * sum (xs - m)
+    so one dot product of two 16-bit pairs, {sum q, z} of the row and {-m, -sum (xs - m)} of the
+    token, corrects a whole block. A16 has {z, 256 z} and minus the low and high part of sum x.
+
+    TO ADD AN INSTRUCTION SET   docs/kernels.md is the checklist: a tile (fill, multiply, and gemv
+    if it pays), a line in awq__simd_kernels, a bit in awq_cpu, its row in `make test-isa`.       */
+
+#if !defined(AWQ__IMPLEMENTED)
+#error "awq_simd.h is part of awq.h: define AWQ_IMPLEMENTATION and include awq.h"
+#endif
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define AWQ__X86
+#include <immintrin.h>
+#ifdef _MSC_VER
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#endif
+
+#if defined(AWQ__X86)
+#define AWQ__SIMD
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifdef AWQ__SIMD
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define AWQ__INLINE static __forceinline
+#define AWQ__TARGET(features)
+#define AWQ__UNROLL
+#define AWQ__KEEP(v)
+#else
+#define AWQ__INLINE static inline __attribute__((always_inline))
+#define AWQ__TARGET(features) __attribute__((target(features)))
+#ifdef __clang__
+#define AWQ__UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define AWQ__UNROLL _Pragma("GCC unroll 16")
+#endif
+/* Ends the life of v here and begins a new one: else gcc keeps two copies of every accumulator. */
+#define AWQ__KEEP(v) __asm__("" : "+v"(v))
+#endif
+
+/* =================================================================================================
+   >>simd-slots   prepared activations
+   ============================================================================================== */
+
+#define AWQ__FORMAT_SLOTS 2
+
+/* What stands behind the bytes of a slot. */
+typedef struct awq__terms {
+    float scale;  /* sx */
+    float offset; /* A8: -AWQ__MAGIC_FLOAT * sx */
+    int32_t pair; /* two int16: A8 {-m, -sum}, A16 {-(sum % 256), -(sum / 256)} */
+    int32_t sum;  /* sum of the integers x, A16 */
+} awq__terms;
+
+/* An int32 d, |d| < 2^22, added to the bits of 1.5 * 2^23 makes the float 1.5 * 2^23 + d. */
+#define AWQ__MAGIC_BITS 0x4b400000
+#define AWQ__MAGIC_FLOAT 12582912.0f
+
+static int32_t awq__pair(int32_t low, int32_t high) {
+    return (int32_t)(((uint32_t)low & 0xffffu) | (uint32_t)high << 16);
+}
+
+/* sum is that of the integers x, which are xs - m with m = zero - 128 */
+static awq__terms awq__terms_a8(awq__grid grid, int32_t sum) {
+    awq__terms terms;
+    terms.scale = grid.scale;
+    terms.offset = -AWQ__MAGIC_FLOAT * grid.scale;
+    terms.pair = awq__pair(128 - (int32_t)grid.zero, -sum);
+    terms.sum = sum;
+    return terms;
+}
+
+static awq__terms awq__terms_a16(float scale, int32_t sum) {
+    awq__terms terms;
+    int32_t high = (sum - (sum & 255)) / 256;
+    terms.scale = scale;
+    terms.offset = 0;
+    terms.pair = awq__pair(-(sum & 255), -high);
+    terms.sum = sum;
+    return terms;
+}
+
+/* Bytes of one plane of a slot: the longest block, filled up with zeros. */
+static size_t awq__slot_inputs(size_t in, int group_size) {
+    size_t size = awq__group_size(in, group_size);
+    return awq__align(awq__min(size, AWQ__CHUNK), 32);
+}
+
+static size_t awq__slot_size(size_t in, int group_size, awq_precision precision) {
+    return awq__slot_inputs(in, group_size) * (precision == AWQ_A16 ? 2 : 1) + sizeof(awq__terms);
+}
+
+static size_t awq__token_size_slots(size_t in, int group_size, awq_precision precision) {
+    return awq__mul(awq__blocks(in, group_size), awq__slot_size(in, group_size, precision));
+}
+
+static unsigned char *awq__slot_at(const awq_prepared *x, size_t slot_size, size_t block,
+                                   size_t token) {
+    return (unsigned char *)(uintptr_t)(x->data + (block * x->stored + token) * slot_size);
+}
+
+/* x[inputs] -> the slot; inputs is a multiple of 32, x filled up with zeros. Returns 0 if a value is
+   NaN or too large. */
+typedef int awq__round_slot(const float *x, size_t inputs, awq_precision precision,
+                            unsigned char *slot);
+/* n elements to fp32 */
+typedef void awq__load_floats(const void *from, awq_dtype dtype, size_t n, float *to);
+
+/* One block of a token, which starts at column col; 0 if a value is bad. */
+static int awq__prepare_block(awq__load_floats *load, awq__round_slot *round_slot, awq_matrix x,
+                              const float *input_scale, size_t token, size_t col, size_t n,
+                              size_t inputs, awq_precision precision, unsigned char *slot) {
+    float block[AWQ__CHUNK];
+    size_t i;
+    load(awq__at(x, token, col), x.dtype, n, block);
+    if (input_scale)
+        for (i = 0; i < n; i++) block[i] /= input_scale[col + i];
+    for (i = n; i < inputs; i++) block[i] = 0;
+    return round_slot(block, inputs, precision, slot);
+}
+
+static awq_status awq__prepare_slots(awq__load_floats *load, awq__round_slot *round_slot,
+                                     const awq_prepared *shape, awq_matrix x,
+                                     const float *input_scale, size_t token_begin,
+                                     size_t token_end, awq_where *where) {
+    size_t in = shape->in_features, size = awq__group_size(in, shape->group_size);
+    size_t slot_size = awq__slot_size(in, shape->group_size, shape->precision);
+    size_t inputs = awq__slot_inputs(in, shape->group_size), t, begin, col, index;
+    for (t = token_begin; t < token_end; t++)
+        for (begin = index = 0; begin < in; begin += size)
+            for (col = begin; col < awq__min(begin + size, in); col += AWQ__CHUNK, index++) {
+                size_t n = awq__min(AWQ__CHUNK, awq__min(begin + size, in) - col);
+                float block[AWQ__CHUNK];
+                if (awq__prepare_block(load, round_slot, x, input_scale, t, col, n, inputs,
+                                       shape->precision,
+                                       awq__slot_at(shape, slot_size, index, t)))
+                    continue;
+                n = awq__load_activations(x, input_scale, t, col, n, block);
+                return awq__fail(where, AWQ_ERR_DATA, 0, t, col + n);
+            }
+    return AWQ_OK;
+}
+
+/* =================================================================================================
+   >>simd-driver
+   ============================================================================================== */
+
+#define AWQ__PANEL_BLOCKS 2 /* at most: blocks of AWQ_ROW_STEP rows in a panel */
+#define AWQ__PANEL_ROWS (AWQ__PANEL_BLOCKS * AWQ_ROW_STEP)
+#define AWQ__BATCH 96             /* tokens at most that share one filling of a panel */
+#define AWQ__BATCH_BYTES 0xa0000u /* of slots at most: they stay in the L2 cache */
+
+typedef struct awq__panel {
+    const unsigned char *q[AWQ__PANEL_BLOCKS]; /* [steps][16 rows][4], in bytes below or in packed */
+    size_t steps;                              /* of 4 inputs */
+    size_t inputs;                             /* bytes of a plane of a slot */
+    awq_precision precision;
+    int wide;                      /* 8-bit weights */
+    float scale[AWQ__PANEL_ROWS];
+    int32_t pair[AWQ__PANEL_ROWS]; /* two int16: A8 {sum q, z}, A16 {z, 256 z} */
+    int32_t zero[AWQ__PANEL_ROWS];
+    unsigned char bytes[2][AWQ__PANEL_BLOCKS][AWQ__CHUNK * AWQ_ROW_STEP]; /* [1]: high nibbles */
+} awq__panel;
+
+/* One block of inputs of a packed tensor. */
+typedef struct awq__block {
+    size_t group, word, n; /* its group, first word and number of inputs */
+} awq__block;
+
+typedef struct awq__tiles {
+    size_t rows; /* of a panel */
+    /* bytes, scales and zero points of rows [row, row + rows) */
+    void (*fill)(const awq_packed *packed, size_t row, const awq__block *block, awq__panel *panel);
+    /* sums[token][panel row] += for tokens whose slots stand slot_size apart */
+    void (*multiply)(const awq__panel *panel, const unsigned char *slots, size_t slot_size,
+                     size_t tokens, float *sums);
+    /* sums of 16 rows for one token, or NULL */
+    void (*gemv)(const awq_packed *packed, const awq_prepared *x, size_t token, size_t row,
+                 float *sums);
+    /* y[token + t][row + r] = sums[t][r] + bias[r] for r < rows; bias may be NULL */
+    void (*store)(const float *sums, size_t sums_stride, size_t tokens, size_t rows,
+                  const float *bias, awq_matrix y, size_t token, size_t row);
+} awq__tiles;
+
+static awq__block awq__block_at(const awq_packed *p, size_t index) {
+    size_t size = awq__group_size(p->in_features, p->quant.group_size);
+    size_t per_group = awq__ceil_div(size, AWQ__CHUNK), k = index % per_group * AWQ__CHUNK;
+    awq__block block;
+    block.group = index / per_group;
+    block.word = block.group * awq__words(p->quant.bits, size) + awq__words(p->quant.bits, k);
+    block.n = awq__min(awq__min(size, p->in_features - block.group * size) - k, AWQ__CHUNK);
+    return block;
+}
+
+/* The bytes of one row block, any bits: field f of a word is 4 inputs, one per byte. */
+static void awq__fill_bytes(const awq_packed *p, size_t row, const awq__block *block,
+                            unsigned char *out) {
+    unsigned bits = (unsigned)p->quant.bits, f;
+    const unsigned char *at = p->data + awq__word_at(p, row, block->word);
+    size_t words = awq__words(p->quant.bits, block->n), i, lane;
+    uint32_t v, u, high, w[8];
+    for (i = 0; i < words; i += bits == 3 ? 3 : 1)
+        for (lane = 0; lane < AWQ_ROW_STEP; lane++) {
+            const unsigned char *from = at + (i * AWQ_ROW_STEP + lane) * 4;
+            unsigned char *to = out + (i * (bits == 3 ? 0 : 8 / bits) * AWQ_ROW_STEP + lane) * 4;
+            memcpy(&v, from, 4);
+            if (bits == 3) {
+                to = out + (i / 3 * 8 * AWQ_ROW_STEP + lane) * 4;
+                memcpy(&u, from + 4 * AWQ_ROW_STEP, 4);
+                memcpy(&high, from + 8 * AWQ_ROW_STEP, 4);
+                awq__split_word(v, 2, w);
+                awq__split_word(u, 2, w + 4);
+                for (f = 0; f < 8; f++) w[f] |= (high >> f & 0x01010101u) << 2;
+            } else {
+                awq__split_word(v, bits, w);
+            }
+            for (f = 0; f < (bits == 3 ? 8 : 8 / bits); f++)
+                memcpy(to + f * 4 * AWQ_ROW_STEP, &w[f], 4);
+        }
+}
+
+/* Slots of tokens [first, first + count) of a block: in place, or gathered into `copy`. */
+static const unsigned char *awq__slots(const awq_prepared *x, size_t slot_size, size_t block,
+                                       size_t first, size_t count, unsigned char *copy) {
+    size_t t;
+    if (!x->index) return awq__slot_at(x, slot_size, block, first);
+    for (t = 0; t < count; t++)
+        memcpy(copy + t * slot_size, awq__slot_at(x, slot_size, block, x->index[first + t]),
+               slot_size);
+    return copy;
+}
+
+#define AWQ__GATHER 24 /* tokens gathered at a time */
+
+static void awq__multiply_batch(const awq__tiles *tiles, const awq__panel *panel,
+                                const awq_prepared *x, size_t slot_size, size_t block, size_t first,
+                                size_t tokens, float *sums) {
+    unsigned char copy[AWQ__GATHER * (2 * AWQ__CHUNK + sizeof(awq__terms))];
+    size_t t, step = x->index ? AWQ__GATHER : tokens;
+    for (t = 0; t < tokens; t += step) {
+        size_t n = awq__min(step, tokens - t);
+        tiles->multiply(panel, awq__slots(x, slot_size, block, first + t, n, copy), slot_size, n,
+                        sums + t * tiles->rows);
+    }
+}
+
+/* Tokens that are multiplied at a time: as many as the L2 cache keeps, in nearly equal parts. */
+static size_t awq__batch_size(const awq_prepared *x) {
+    size_t most = AWQ__BATCH_BYTES / x->token_size / 12 * 12;
+    most = most < 12 ? 12 : awq__min(most, AWQ__BATCH);
+    return awq__align(awq__ceil_div(x->tokens, awq__ceil_div(x->tokens, most)), 12);
+}
+
+static void awq__matmul_tiles(const awq__tiles *tiles, const awq_packed *packed,
+                              const awq_prepared *x, const float *bias, awq_matrix y,
+                              size_t row_begin, size_t row_end) {
+    float sums[AWQ__BATCH * AWQ__PANEL_ROWS];
+    awq__panel panel;
+    size_t slot_size = awq__slot_size(x->in_features, x->group_size, x->precision);
+    size_t blocks = awq__blocks(x->in_features, x->group_size), batch, token, row, b;
+    if (x->tokens == 0) return;
+    panel.inputs = awq__slot_inputs(x->in_features, x->group_size);
+    panel.precision = x->precision;
+    panel.wide = packed->quant.bits == 8;
+    batch = awq__batch_size(x);
+    for (token = 0; token < x->tokens; token += batch)
+        for (row = row_begin; row < row_end; row += tiles->rows) {
+            size_t tokens = awq__min(batch, x->tokens - token);
+            memset(sums, 0, tokens * tiles->rows * sizeof *sums);
+            for (b = 0; b < blocks; b++) {
+                awq__block block = awq__block_at(packed, b);
+                tiles->fill(packed, row, &block, &panel);
+                awq__multiply_batch(tiles, &panel, x, slot_size, b, token, tokens, sums);
+            }
+            tiles->store(sums, tiles->rows, tokens, awq__min(tiles->rows, row_end - row),
+                         bias ? bias + row : NULL, y, token, row);
+        }
+}
+
+static void awq__matmul_simd(const awq__tiles *tiles, const awq_packed *packed,
+                             const awq_prepared *x, const float *bias, awq_matrix y,
+                             size_t row_begin, size_t row_end) {
+    int bits = packed->quant.bits;
+    float sums[AWQ_ROW_STEP];
+    size_t row;
+    if (x->tokens != 1 || !tiles->gemv || (bits != 4 && bits != 8)) {
+        awq__matmul_tiles(tiles, packed, x, bias, y, row_begin, row_end);
+        return;
+    }
+    for (row = row_begin; row < row_end; row += AWQ_ROW_STEP) {
+        tiles->gemv(packed, x, x->index ? x->index[0] : 0, row, sums);
+        tiles->store(sums, AWQ_ROW_STEP, 1, awq__min(AWQ_ROW_STEP, row_end - row),
+                     bias ? bias + row : NULL, y, 0, row);
+    }
+}
+
+/* =================================================================================================
+   >>simd-x86   what the x86 sets share
+   ============================================================================================== */
+
+#ifdef AWQ__X86
+
+/* Tiles are written once for a number of tokens that the compiler knows. */
+#define AWQ__EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+
+#define AWQ__AVX2 AWQ__TARGET("avx2,fma,f16c")
+
+/* Tokens of the next tile: `most`, but the last two share what is left evenly. */
+static size_t awq__tile_tokens(size_t left, size_t most) {
+    return left >= 2 * most || left == most ? most : left > most ? (left + 1) / 2 : left;
+}
+
+AWQ__INLINE AWQ__AVX2 __m256 awq__load8_avx2(const unsigned char *p, awq_dtype dtype) {
+    if (dtype == AWQ_F16) return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+    if (dtype == AWQ_BF16)
+        return _mm256_castsi256_ps(_mm256_slli_epi32(
+            _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)), 16));
+    return _mm256_loadu_ps((const float *)(const void *)p);
+}
+
+/* fp32 to bf16, ties to even, NaN kept: 16 bits in each of 8 lanes */
+AWQ__INLINE AWQ__AVX2 __m256i awq__bf16_avx2(__m256 x) {
+    __m256i u = _mm256_castps_si256(x), odd, rounded;
+    odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    rounded = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    u = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+    rounded = _mm256_blendv_epi8(
+        rounded, u, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+    return _mm256_srli_epi32(rounded, 16);
+}
+
+AWQ__AVX2 static void awq__load_avx2(const void *from, awq_dtype dtype, size_t n, float *to) {
+    const unsigned char *p = (const unsigned char *)from;
+    size_t size = awq_dtype_size(dtype), i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(to + i, awq__load8_avx2(p + i * size, dtype));
+    for (; i < n; i++) to[i] = awq__load_float(p + i * size, dtype);
+}
+
+AWQ__INLINE AWQ__AVX2 void awq__store8_avx2(__m256 v, awq_dtype dtype, unsigned char *to) {
+    __m256i wide;
+    if (dtype == AWQ_F32) {
+        _mm256_storeu_ps((float *)(void *)to, v);
+        return;
+    }
+    wide = awq__bf16_avx2(v);
+    _mm_storeu_si128((__m128i *)(void *)to,
+                     dtype == AWQ_F16 ? _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)
+                                      : _mm_packus_epi32(_mm256_castsi256_si128(wide),
+                                                         _mm256_extracti128_si256(wide, 1)));
+}
+
+AWQ__AVX2 static void awq__store_avx2(const float *sums, size_t sums_stride, size_t tokens,
+                                      size_t rows, const float *bias, awq_matrix y, size_t token,
+                                      size_t row) {
+    size_t t, r, size = awq_dtype_size(y.dtype);
+    for (t = 0; t < tokens; t++, sums += sums_stride) {
+        unsigned char *to = awq__at(y, token + t, row);
+        for (r = 0; r + 8 <= rows; r += 8) {
+            __m256 v = _mm256_loadu_ps(sums + r);
+            if (bias) v = _mm256_add_ps(v, _mm256_loadu_ps(bias + r));
+            awq__store8_avx2(v, y.dtype, to + r * size);
+        }
+        for (; r < rows; r++)
+            awq__store_float(to + r * size, y.dtype, bias ? sums[r] + bias[r] : sums[r]);
+    }
+}
+
+AWQ__INLINE AWQ__AVX2 int32_t awq__sum_avx2(__m256i v) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+AWQ__INLINE AWQ__AVX2 float awq__max_avx2(__m256 v) {
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
+}
+
+/* The low bytes of 32 integers, in order. */
+AWQ__INLINE AWQ__AVX2 __m256i awq__bytes_avx2(__m256i a, __m256i b, __m256i c, __m256i d) {
+    __m256i v = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/* All bits set where x is NaN or too large. */
+AWQ__INLINE AWQ__AVX2 __m256 awq__is_bad_avx2(__m256 x) {
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    return _mm256_cmp_ps(_mm256_and_ps(x, magnitude), _mm256_set1_ps(AWQ__LARGEST), _CMP_NLE_UQ);
+}
+
+AWQ__AVX2 static int awq__round_a8_avx2(const float *x, size_t inputs, unsigned char *slot) {
+    __m256 low = _mm256_setzero_ps(), high = low, bad = low, inverse;
+    __m256i zero, sum = _mm256_setzero_si256(), v[4];
+    awq__grid grid;
+    awq__terms terms;
+    size_t i;
+    int j;
+    for (i = 0; i < inputs; i += 8) {
+        __m256 v = _mm256_loadu_ps(x + i);
+        bad = _mm256_or_ps(bad, awq__is_bad_avx2(v));
+        low = _mm256_min_ps(low, v);
+        high = _mm256_max_ps(high, v);
+    }
+    if (_mm256_movemask_ps(bad)) return 0;
+    grid = awq__activation_grid(-awq__max_avx2(_mm256_sub_ps(_mm256_setzero_ps(), low)),
+                                awq__max_avx2(high));
+    inverse = _mm256_set1_ps(1.0f / grid.scale);
+    zero = _mm256_set1_epi32((int)grid.zero);
+    for (i = 0; i < inputs; i += 32) {
+        for (j = 0; j < 4; j++) {
+            __m256 f = _mm256_mul_ps(_mm256_loadu_ps(x + i + 8 * j), inverse);
+            v[j] = _mm256_add_epi32(_mm256_cvtps_epi32(f), zero);
+            v[j] = _mm256_min_epi32(_mm256_max_epi32(v[j], _mm256_setzero_si256()),
+                                    _mm256_set1_epi32(255));
+            sum = _mm256_add_epi32(sum, _mm256_sub_epi32(v[j], zero));
+            v[j] = _mm256_sub_epi32(v[j], _mm256_set1_epi32(128));
+        }
+        _mm256_storeu_si256((__m256i *)(void *)(slot + i),
+                            awq__bytes_avx2(v[0], v[1], v[2], v[3]));
+    }
+    terms = awq__terms_a8(grid, awq__sum_avx2(sum));
+    memcpy(slot + inputs, &terms, sizeof terms);
+    return 1;
+}
+
+AWQ__AVX2 static int awq__round_a16_avx2(const float *x, size_t inputs, unsigned char *slot) {
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    __m256 largest = _mm256_setzero_ps(), bad = largest, inverse;
+    __m256i sum = _mm256_setzero_si256(), v, high[4], low[4];
+    awq__terms terms;
+    float scale;
+    size_t i;
+    int j;
+    for (i = 0; i < inputs; i += 8) {
+        __m256 v = _mm256_loadu_ps(x + i);
+        bad = _mm256_or_ps(bad, awq__is_bad_avx2(v));
+        largest = _mm256_max_ps(largest, _mm256_and_ps(magnitude, v));
+    }
+    if (_mm256_movemask_ps(bad)) return 0;
+    scale = awq__activation_scale(awq__max_avx2(largest) / AWQ__A16_MAX);
+    inverse = _mm256_set1_ps(1.0f / scale);
+    for (i = 0; i < inputs; i += 32) {
+        for (j = 0; j < 4; j++) {
+            v = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8 * j), inverse));
+            sum = _mm256_add_epi32(sum, v);
+            high[j] = _mm256_srai_epi32(_mm256_add_epi32(v, _mm256_set1_epi32(128)), 8);
+            low[j] = _mm256_sub_epi32(v, _mm256_slli_epi32(high[j], 8));
+        }
+        _mm256_storeu_si256((__m256i *)(void *)(slot + i),
+                            awq__bytes_avx2(high[0], high[1], high[2], high[3]));
+        _mm256_storeu_si256((__m256i *)(void *)(slot + inputs + i),
+                            awq__bytes_avx2(low[0], low[1], low[2], low[3]));
+    }
+    terms = awq__terms_a16(scale, awq__sum_avx2(sum));
+    memcpy(slot + 2 * inputs, &terms, sizeof terms);
+    return 1;
+}
+
+AWQ__AVX2 static int awq__round_slot_avx2(const float *x, size_t inputs, awq_precision precision,
+                                          unsigned char *slot) {
+    return precision == AWQ_A16 ? awq__round_a16_avx2(x, inputs, slot)
+                                : awq__round_a8_avx2(x, inputs, slot);
+}
+
+static awq_status awq__prepare_avx2(const awq_prepared *shape, awq_matrix x,
+                                    const float *input_scale, void *memory, size_t token_begin,
+                                    size_t token_end, awq_where *where) {
+    (void)memory;
+    return awq__prepare_slots(awq__load_avx2, awq__round_slot_avx2, shape, x, input_scale,
+                              token_begin, token_end, where);
+}
+
+/* =================================================================================================
+   >>simd-avx512   32 rows x 12 tokens in 24 registers; with VNNI one instruction is 64 products
+   ============================================================================================== */
+
+#define AWQ__AVX512 AWQ__TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#define AWQ__VNNI512 AWQ__TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+
+AWQ__INLINE AWQ__VNNI512 __m512i awq__spread_avx512(const unsigned char *p) {
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return _mm512_set1_epi32(v);
+}
+
+AWQ__INLINE AWQ__VNNI512 __m512 awq__spread_float_avx512(const unsigned char *p) {
+    float v;
+    memcpy(&v, p, sizeof v);
+    return _mm512_set1_ps(v);
+}
+
+/* sum[token][row block] += panel * one plane of the slots */
+AWQ__INLINE AWQ__VNNI512 void awq__dots_avx512vnni(const awq__panel *panel, const unsigned char *x,
+                                                   size_t slot_size, size_t tokens,
+                                                   __m512i sum[12][2]) {
+    const unsigned char *q0 = panel->q[0], *q1 = panel->q[1];
+    size_t k, t, steps = panel->steps;
+    for (k = 0; k < steps; k++) {
+        __m512i w0 = _mm512_loadu_si512(q0 + 64 * k), w1 = _mm512_loadu_si512(q1 + 64 * k);
+        AWQ__UNROLL for (t = 0; t < tokens; t++) {
+            __m512i v = awq__spread_avx512(x + t * slot_size + 4 * k);
+            sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], w0, v);
+            sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], w1, v);
+        }
+    }
+    AWQ__UNROLL for (t = 0; t < tokens; t++) {
+        AWQ__KEEP(sum[t][0]);
+        AWQ__KEEP(sum[t][1]);
+    }
+}
+
+AWQ__INLINE AWQ__VNNI512 void awq__add_sums_avx512(__m512 value, const float *scale, float *sums) {
+    _mm512_storeu_ps(sums,
+                     _mm512_fmadd_ps(value, _mm512_loadu_ps(scale), _mm512_loadu_ps(sums)));
+}
+
+/* A8: the zero points first, then one plane; |sum| < 2^22 unless the weights are wide */
+AWQ__INLINE AWQ__VNNI512 void awq__tile_a8_avx512vnni(const awq__panel *panel,
+                                                      const unsigned char *x, size_t slot_size,
+                                                      size_t tokens, float *sums) {
+    const unsigned char *terms = x + panel->inputs;
+    const __m512i start = _mm512_set1_epi32(panel->wide ? 0 : AWQ__MAGIC_BITS);
+    __m512i sum[12][2];
+    size_t t, r;
+    AWQ__UNROLL for (t = 0; t < tokens; t++) {
+        __m512i pair = awq__spread_avx512(terms + t * slot_size + offsetof(awq__terms, pair));
+        sum[t][0] = _mm512_dpwssd_epi32(start, _mm512_loadu_si512(panel->pair), pair);
+        sum[t][1] = _mm512_dpwssd_epi32(start, _mm512_loadu_si512(panel->pair + 16), pair);
+    }
+    awq__dots_avx512vnni(panel, x, slot_size, tokens, sum);
+    if (panel->wide) {
+        AWQ__UNROLL for (t = 0; t < tokens; t++) {
+            __m512 sx = awq__spread_float_avx512(terms + t * slot_size);
+            AWQ__UNROLL for (r = 0; r < 2; r++)
+                awq__add_sums_avx512(_mm512_mul_ps(_mm512_cvtepi32_ps(sum[t][r]), sx),
+                                     panel->scale + 16 * r, sums + 32 * t + 16 * r);
+        }
+    } else {
+        AWQ__UNROLL for (t = 0; t < tokens; t++) {
+            __m512 sx = awq__spread_float_avx512(terms + t * slot_size);
+            __m512 offset = awq__spread_float_avx512(terms + t * slot_size +
+                                                     offsetof(awq__terms, offset));
+            AWQ__UNROLL for (r = 0; r < 2; r++)
+                awq__add_sums_avx512(_mm512_fmadd_ps(_mm512_castsi512_ps(sum[t][r]), sx, offset),
+                                     panel->scale + 16 * r, sums + 32 * t + 16 * r);
+        }
+    }
+}
+
+/* A16: the high plane, shifted, then the zero points and the low plane */
+AWQ__INLINE AWQ__VNNI512 void awq__tile_a16_avx512vnni(const awq__panel *panel,
+                                                       const unsigned char *x, size_t slot_size,
+                                                       size_t tokens, float *sums) {
+    const unsigned char *terms = x + 2 * panel->inputs;
+    __m512i sum[12][2];
+    size_t t, r;
+    AWQ__UNROLL for (t = 0; t < tokens; t++)
+        sum[t][0] = sum[t][1] = _mm512_setzero_si512();
+    awq__dots_avx512vnni(panel, x, slot_size, tokens, sum);
+    if (panel->wide) {
+        AWQ__UNROLL for (t = 0; t < tokens; t++) {
+            __m512i all = awq__spread_avx512(terms + t * slot_size + offsetof(awq__terms, sum));
+            AWQ__UNROLL for (r = 0; r < 2; r++)
+                sum[t][r] = _mm512_sub_epi32(
+                    _mm512_slli_epi32(sum[t][r], 8),
+                    _mm512_mullo_epi32(_mm512_loadu_si512(panel->zero + 16 * r), all));
+        }
+    } else {
+        AWQ__UNROLL for (t = 0; t < tokens; t++) {
+            __m512i pair = awq__spread_avx512(terms + t * slot_size + offsetof(awq__terms, pair));
+            AWQ__UNROLL for (r = 0; r < 2; r++)
+                sum[t][r] = _mm512_dpwssd_epi32(_mm512_slli_epi32(sum[t][r], 8),
+                                                _mm512_loadu_si512(panel->pair + 16 * r), pair);
+        }
+    }
+    awq__dots_avx512vnni(panel, x + panel->inputs, slot_size, tokens, sum);
+    AWQ__UNROLL for (t = 0; t < tokens; t++) {
+        __m512 sx = awq__spread_float_avx512(terms + t * slot_size);
+        AWQ__UNROLL for (r = 0; r < 2; r++)
+            awq__add_sums_avx512(_mm512_mul_ps(_mm512_cvtepi32_ps(sum[t][r]), sx),
+                                 panel->scale + 16 * r, sums + 32 * t + 16 * r);
+    }
+}
+
+#define AWQ__X(n)                                                                                  \
+    AWQ__VNNI512 static void awq__tile##n##_avx512vnni(const awq__panel *panel,                    \
+                                                       const unsigned char *x, size_t slot_size,   \
+                                                       float *sums) {                              \
+        if (panel->precision == AWQ_A16)                                                           \
+            awq__tile_a16_avx512vnni(panel, x, slot_size, n, sums);                                \
+        else awq__tile_a8_avx512vnni(panel, x, slot_size, n, sums);                                \
+    }
+AWQ__EACH_TILE(AWQ__X)
+#undef AWQ__X
+
+static void awq__multiply_avx512vnni(const awq__panel *panel, const unsigned char *x,
+                                     size_t slot_size, size_t tokens, float *sums) {
+    while (tokens) {
+        size_t n = awq__tile_tokens(tokens, 12);
+        switch (n) {
+#define AWQ__X(n)                                                                                  \
+  case n: awq__tile##n##_avx512vnni(panel, x, slot_size, sums); break;
+            AWQ__EACH_TILE(AWQ__X)
+#undef AWQ__X
+        default: break;
+        }
+        tokens -= n;
+        x += n * slot_size;
+        sums += n * AWQ__PANEL_ROWS;
+    }
+}
+
+/* Scales and zero points of 16 rows and one group. */
+AWQ__INLINE AWQ__VNNI512 __m512 awq__scales_avx512(const awq_packed *p, size_t cell) {
+    size_t bytes = awq_dtype_size(p->quant.scale_dtype);
+    const unsigned char *at = p->data + p->scales_offset + cell * AWQ_ROW_STEP * bytes;
+    __m256i half;
+    if (p->quant.scale_dtype == AWQ_F32) return _mm512_loadu_ps(at);
+    half = _mm256_loadu_si256((const __m256i *)(const void *)at);
+    if (p->quant.scale_dtype == AWQ_F16) return _mm512_cvtph_ps(half);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+AWQ__INLINE AWQ__VNNI512 __m512i awq__zeros_avx512(const awq_packed *p, size_t cell) {
+    size_t bytes = awq__zero_bytes(p->quant.bits);
+    const unsigned char *at = p->data + p->zeros_offset + cell * bytes;
+    __m128i z;
+    if (p->quant.symmetric) return _mm512_set1_epi32(1 << (p->quant.bits - 1));
+    if (bytes == AWQ_ROW_STEP) z = _mm_loadu_si128((const __m128i *)(const void *)at);
+    else {
+        z = _mm_loadl_epi64((const __m128i *)(const void *)at);
+        z = _mm_unpacklo_epi64(z, _mm_srli_epi16(z, 4));
+        z = _mm_and_si128(z, _mm_set1_epi8(15));
+    }
+    return _mm512_cvtepu8_epi32(z);
+}
+
+#define AWQ__AHEAD 2048 /* bytes of packed words fetched ahead */
+
+/* 4-bit words of 16 rows to bytes; returns sum q of every row if asked to */
+AWQ__INLINE AWQ__VNNI512 __m512i awq__split_avx512vnni(const unsigned char *from, size_t words,
+                                                       int add_up, unsigned char *to) {
+    const __m512i low = _mm512_set1_epi8(15), ones = _mm512_set1_epi8(1);
+    __m512i sum = _mm512_setzero_si512(), other = sum;
+    size_t i;
+    for (i = 0; i < words; i++) {
+        __m512i v = _mm512_loadu_si512(from + 64 * i), a = _mm512_and_si512(v, low),
+                b = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+        _mm_prefetch((const char *)from + 64 * i + AWQ__AHEAD, _MM_HINT_T0);
+        _mm512_storeu_si512(to + 128 * i, a);
+        _mm512_storeu_si512(to + 128 * i + 64, b);
+        if (!add_up) continue;
+        sum = _mm512_dpbusd_epi32(sum, a, ones);
+        other = _mm512_dpbusd_epi32(other, b, ones);
+    }
+    return _mm512_add_epi32(sum, other);
+}
+
+AWQ__INLINE AWQ__VNNI512 __m512i awq__row_sums_avx512vnni(const unsigned char *q, size_t steps) {
+    __m512i sum = _mm512_setzero_si512();
+    size_t i;
+    for (i = 0; i < steps; i++)
+        sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(q + 64 * i), _mm512_set1_epi8(1));
+    return sum;
+}
+
+AWQ__VNNI512 static void awq__fill_avx512vnni(const awq_packed *p, size_t row,
+                                              const awq__block *block, awq__panel *panel) {
+    size_t groups = awq_group_count(p->in_features, p->quant.group_size), r;
+    panel->steps = awq__ceil_div(block->n, 4);
+    for (r = 0; r < AWQ__PANEL_BLOCKS; r++, row += AWQ_ROW_STEP) {
+        const unsigned char *from;
+        size_t cell = row / AWQ_ROW_STEP * groups + block->group;
+        __m512i zero, sum;
+        if (row >= p->out_features) { /* a panel that is half empty */
+            panel->q[r] = panel->q[0];
+            _mm512_storeu_ps(panel->scale + 16 * r, _mm512_setzero_ps());
+            _mm512_storeu_si512(panel->pair + 16 * r, _mm512_setzero_si512());
+            _mm512_storeu_si512(panel->zero + 16 * r, _mm512_setzero_si512());
+            continue;
+        }
+        from = p->data + awq__word_at(p, row, block->word);
+        panel->q[r] = panel->bytes[0][r];
+        if (p->quant.bits == 4)
+            sum = panel->precision == AWQ_A8
+                      ? awq__split_avx512vnni(from, awq__ceil_div(block->n, 8), 1, panel->bytes[0][r])
+                      : awq__split_avx512vnni(from, awq__ceil_div(block->n, 8), 0, panel->bytes[0][r]);
+        else {
+            if (p->quant.bits == 8) panel->q[r] = from;
+            else awq__fill_bytes(p, row, block, panel->bytes[0][r]);
+            sum = awq__row_sums_avx512vnni(panel->q[r], panel->steps);
+        }
+        zero = awq__zeros_avx512(p, cell);
+        _mm512_storeu_ps(panel->scale + 16 * r, awq__scales_avx512(p, cell));
+        _mm512_storeu_si512(panel->zero + 16 * r, zero);
+        if (panel->precision == AWQ_A16) sum = zero, zero = _mm512_slli_epi32(zero, 8);
+        _mm512_storeu_si512(
+            panel->pair + 16 * r,
+            _mm512_or_si512(_mm512_slli_epi32(zero, 16),
+                            _mm512_and_si512(sum, _mm512_set1_epi32(0xffff))));
+    }
+}
+
+/* sum q * x of 16 rows over one block straight from 4-bit words, for one or two planes */
+AWQ__INLINE AWQ__VNNI512 void awq__words4_avx512vnni(const unsigned char *from, size_t words,
+                                                     const unsigned char *x,
+                                                     const unsigned char *y, __m512i sum[4]) {
+    const __m512i low = _mm512_set1_epi8(15);
+    size_t i;
+    for (i = 0; i < words; i++) {
+        __m512i v = _mm512_loadu_si512(from + 64 * i), a = _mm512_and_si512(v, low),
+                b = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+        _mm_prefetch((const char *)from + 64 * i + AWQ__AHEAD, _MM_HINT_T0);
+        sum[0] = _mm512_dpbusd_epi32(sum[0], a, awq__spread_avx512(x + 8 * i));
+        sum[1] = _mm512_dpbusd_epi32(sum[1], b, awq__spread_avx512(x + 8 * i + 4));
+        sum[2] = _mm512_dpbusd_epi32(sum[2], a, y ? awq__spread_avx512(y + 8 * i)
+                                                  : _mm512_set1_epi8(1));
+        sum[3] = _mm512_dpbusd_epi32(sum[3], b, y ? awq__spread_avx512(y + 8 * i + 4)
+                                                  : _mm512_set1_epi8(1));
+    }
+}
+
+AWQ__INLINE AWQ__VNNI512 void awq__words8_avx512vnni(const unsigned char *from, size_t words,
+                                                     const unsigned char *x,
+                                                     const unsigned char *y, __m512i sum[4]) {
+    size_t i;
+    for (i = 0; i < words; i++) {
+        __m512i v = _mm512_loadu_si512(from + 64 * i);
+        _mm_prefetch((const char *)from + 64 * i + AWQ__AHEAD, _MM_HINT_T0);
+        sum[0] = _mm512_dpbusd_epi32(sum[0], v, awq__spread_avx512(x + 4 * i));
+        sum[2] = _mm512_dpbusd_epi32(sum[2], v, y ? awq__spread_avx512(y + 4 * i)
+                                                  : _mm512_set1_epi8(1));
+    }
+}
+
+/* The integer sum of a block with its zero points, times sx. */
+AWQ__INLINE AWQ__VNNI512 __m512 awq__gemv_block_avx512vnni(const unsigned char *from, int bits,
+                                                           size_t words, const unsigned char *x,
+                                                           size_t inputs, int a16, __m512i zero) {
+    const unsigned char *terms = x + (a16 ? 2 : 1) * inputs;
+    __m512i sum[4], whole, pair = awq__spread_avx512(terms + offsetof(awq__terms, pair));
+    sum[0] = sum[1] = sum[2] = sum[3] = _mm512_setzero_si512();
+    if (bits == 4) awq__words4_avx512vnni(from, words, x, a16 ? x + inputs : NULL, sum);
+    else awq__words8_avx512vnni(from, words, x, a16 ? x + inputs : NULL, sum);
+    whole = _mm512_add_epi32(sum[0], sum[1]);
+    sum[2] = _mm512_add_epi32(sum[2], sum[3]);
+    if (a16) {
+        __m512i all = awq__spread_avx512(terms + offsetof(awq__terms, sum));
+        whole = _mm512_add_epi32(_mm512_slli_epi32(whole, 8), sum[2]);
+        whole = _mm512_sub_epi32(whole, _mm512_mullo_epi32(zero, all));
+    } else { /* sum[2] = sum q */
+        whole = _mm512_dpwssd_epi32(whole, _mm512_or_si512(_mm512_slli_epi32(zero, 16), sum[2]),
+                                    pair);
+    }
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(whole), awq__spread_float_avx512(terms));
+}
+
+AWQ__INLINE AWQ__VNNI512 void awq__gemv_rows_avx512vnni(const awq_packed *p, const awq_prepared *x,
+                                                        size_t token, size_t row, int bits,
+                                                        int a16, float *sums) {
+    size_t in = p->in_features, size = awq__group_size(in, p->quant.group_size), left, n, words;
+    size_t inputs = awq__slot_inputs(in, p->quant.group_size);
+    size_t slot_size = awq__slot_size(in, p->quant.group_size, x->precision);
+    size_t cell = row / AWQ_ROW_STEP * awq__ceil_div(in, size), begin;
+    const unsigned char *slot = awq__slot_at(x, slot_size, 0, token);
+    const unsigned char *from = p->data + awq__word_at(p, row, 0);
+    __m512 y = _mm512_setzero_ps();
+    for (begin = 0; begin < in; begin += size, cell++) {
+        __m512 scale = awq__scales_avx512(p, cell);
+        __m512i zero = awq__zeros_avx512(p, cell);
+        for (left = awq__min(size, in - begin); left; left -= n) {
+            n = awq__min(left, AWQ__CHUNK);
+            words = bits == 4 ? awq__ceil_div(n, 8) : awq__ceil_div(n, 4);
+            y = _mm512_fmadd_ps(
+                awq__gemv_block_avx512vnni(from, bits, words, slot, inputs, a16, zero), scale, y);
+            from += 64 * words;
+            slot += x->stored * slot_size;
+        }
+    }
+    _mm512_storeu_ps(sums, y);
+}
+
+AWQ__VNNI512 static void awq__gemv_avx512vnni(const awq_packed *p, const awq_prepared *x,
+                                              size_t token, size_t row, float *sums) {
+    if (p->quant.bits == 4 && x->precision == AWQ_A16)
+        awq__gemv_rows_avx512vnni(p, x, token, row, 4, 1, sums);
+    else if (p->quant.bits == 4) awq__gemv_rows_avx512vnni(p, x, token, row, 4, 0, sums);
+    else awq__gemv_rows_avx512vnni(p, x, token, row, 8, x->precision == AWQ_A16, sums);
+}
+
+static void awq__matmul_avx512vnni(const awq_packed *packed, const awq_prepared *x,
+                                   const float *bias, awq_matrix y, size_t row_begin,
+                                   size_t row_end) {
+    awq__tiles tiles;
+    tiles.rows = AWQ__PANEL_ROWS;
+    tiles.fill = awq__fill_avx512vnni;
+    tiles.multiply = awq__multiply_avx512vnni;
+    tiles.gemv = awq__gemv_avx512vnni;
+    tiles.store = awq__store_avx2;
+    awq__matmul_simd(&tiles, packed, x, bias, y, row_begin, row_end);
+}
+
+#endif /* AWQ__X86 */
+
+/* =================================================================================================
+   >>simd-detect
+   ============================================================================================== */
+
+#ifdef AWQ__X86
+static void awq__cpuid(unsigned leaf, unsigned subleaf, unsigned out[4]) {
+#ifdef _MSC_VER
+    __cpuidex((int *)out, (int)leaf, (int)subleaf);
+#else
+    out[0] = out[1] = out[2] = out[3] = 0;
+    __get_cpuid_count(leaf, subleaf, out, out + 1, out + 2, out + 3);
+#endif
+}
+
+/* Register states that the operating system saves. */
+static uint32_t awq__os_saves(void) {
+#ifdef _MSC_VER
+    return (uint32_t)_xgetbv(0);
+#else
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+#endif
+}
+
+AWQDEF uint32_t awq_cpu_features(void) {
+    const unsigned fma_xsave_f16c = 1u << 12 | 1u << 27 | 1u << 29;
+    const unsigned f_dq_bw_vl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+    unsigned one[4], seven[4], more[4];
+    uint32_t found = 0, saved;
+    awq__cpuid(1, 0, one);
+    if ((one[2] & fma_xsave_f16c) != fma_xsave_f16c) return 0;
+    saved = awq__os_saves();
+    awq__cpuid(7, 0, seven);
+    awq__cpuid(7, 1, more);
+    if ((saved & 6) != 6 || !(seven[1] & 1u << 5)) return 0;
+    found = AWQ_CPU_AVX2;
+    if (more[0] & 1u << 4) found |= AWQ_CPU_AVX_VNNI;
+    if ((saved & 0xe6) != 0xe6 || (seven[1] & f_dq_bw_vl) != f_dq_bw_vl) return found;
+    found |= AWQ_CPU_AVX512;
+    if (seven[2] & 1u << 11) found |= AWQ_CPU_AVX512_VNNI;
+    return found;
+}
+#endif
+
+/* A slot-based kernel set; the hot loops of quantization come from the portable one or its own. */
+static awq_kernels awq__slot_kernels(const char *name) {
+    awq_kernels k = awq_kernels_portable();
+    k.name = name;
+    k.prepared_format = AWQ__FORMAT_SLOTS;
+    k.token_size = awq__token_size_slots;
+    return k;
+}
+
+/* The sets that need no other features, fastest first. */
+static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SETS]) {
+    size_t n = 0;
+#ifdef AWQ__X86
+    if ((features & AWQ_CPU_AVX2) && (features & AWQ_CPU_AVX512) &&
+        (features & AWQ_CPU_AVX512_VNNI)) {
+        out[n] = awq__slot_kernels("avx512vnni");
+        out[n].prepare = awq__prepare_avx2;
+        out[n++].matmul_rows = awq__matmul_avx512vnni;
+    }
+#endif
+    return n;
+}
+
+#else /* no SIMD for this target */
+
+AWQDEF uint32_t awq_cpu_features(void) { return 0; }
+
+static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SETS]) {
+    (void)features;
+    (void)out;
+    return 0;
+}
+
+#endif /* AWQ__SIMD */
+
+#ifdef __cplusplus
+}
+#endif
