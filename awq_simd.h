@@ -175,7 +175,7 @@ static awq_status awq__prepare_slots(awq__load_floats *load, awq__round_slot *ro
 
 typedef struct awq__panel {
     const unsigned char *q[AWQ__PANEL_BLOCKS]; /* [steps][16 rows][4], in bytes below or in packed */
-    size_t steps;                              /* of 4 inputs */
+    size_t steps;                              /* of 4 inputs, a multiple of 8 */
     size_t inputs;                             /* bytes of a plane of a slot */
     awq_precision precision;
     int wide;                      /* 8-bit weights */
@@ -185,15 +185,19 @@ typedef struct awq__panel {
     unsigned char bytes[2][AWQ__PANEL_BLOCKS][AWQ__CHUNK * AWQ_ROW_STEP]; /* [1]: high nibbles */
 } awq__panel;
 
-/* One block of inputs of a packed tensor. */
+/* One block of inputs, for the row blocks of a panel. */
 typedef struct awq__block {
-    size_t group, word, n; /* its group, first word and number of inputs */
+    size_t n;                   /* inputs */
+    size_t row_blocks;          /* that exist: 1 .. AWQ__PANEL_BLOCKS */
+    const unsigned char *words; /* of the first row block */
+    size_t words_step;          /* bytes to those of the next row block */
+    size_t cell, cell_step;     /* number of the group's 16 scales, and of the next row block's */
 } awq__block;
 
 typedef struct awq__tiles {
     size_t rows; /* of a panel */
-    /* bytes, scales and zero points of rows [row, row + rows) */
-    void (*fill)(const awq_packed *packed, size_t row, const awq__block *block, awq__panel *panel);
+    /* bytes, scales and zero points of a block; 0 for row blocks that do not exist */
+    void (*fill)(const awq_packed *packed, const awq__block *block, awq__panel *panel);
     /* sums[token][panel row] += for tokens whose slots stand slot_size apart */
     void (*multiply)(const awq__panel *panel, const unsigned char *slots, size_t slot_size,
                      size_t tokens, float *sums);
@@ -205,40 +209,22 @@ typedef struct awq__tiles {
                   const float *bias, awq_matrix y, size_t token, size_t row);
 } awq__tiles;
 
-static awq__block awq__block_at(const awq_packed *p, size_t index) {
-    size_t size = awq__group_size(p->in_features, p->quant.group_size);
-    size_t per_group = awq__ceil_div(size, AWQ__CHUNK), k = index % per_group * AWQ__CHUNK;
-    awq__block block;
-    block.group = index / per_group;
-    block.word = block.group * awq__words(p->quant.bits, size) + awq__words(p->quant.bits, k);
-    block.n = awq__min(awq__min(size, p->in_features - block.group * size) - k, AWQ__CHUNK);
-    return block;
-}
-
-/* The bytes of one row block, any bits: field f of a word is 4 inputs, one per byte. */
-static void awq__fill_bytes(const awq_packed *p, size_t row, const awq__block *block,
-                            unsigned char *out) {
-    unsigned bits = (unsigned)p->quant.bits, f;
-    const unsigned char *at = p->data + awq__word_at(p, row, block->word);
-    size_t words = awq__words(p->quant.bits, block->n), i, lane;
-    uint32_t v, u, high, w[8];
-    for (i = 0; i < words; i += bits == 3 ? 3 : 1)
+/* The bytes of a row block, any bits: field f of a word is 4 inputs, one per byte. */
+static void awq__split_words(const unsigned char *from, int bits, size_t n, unsigned char *to) {
+    size_t words = awq__words(bits, n), i, lane;
+    unsigned f, fields = bits == 3 ? 8 : 8u / (unsigned)bits;
+    for (i = 0; i < words; i += bits == 3 ? 3 : 1, to += fields * 4 * AWQ_ROW_STEP)
         for (lane = 0; lane < AWQ_ROW_STEP; lane++) {
-            const unsigned char *from = at + (i * AWQ_ROW_STEP + lane) * 4;
-            unsigned char *to = out + (i * (bits == 3 ? 0 : 8 / bits) * AWQ_ROW_STEP + lane) * 4;
-            memcpy(&v, from, 4);
-            if (bits == 3) {
-                to = out + (i / 3 * 8 * AWQ_ROW_STEP + lane) * 4;
-                memcpy(&u, from + 4 * AWQ_ROW_STEP, 4);
-                memcpy(&high, from + 8 * AWQ_ROW_STEP, 4);
-                awq__split_word(v, 2, w);
-                awq__split_word(u, 2, w + 4);
-                for (f = 0; f < 8; f++) w[f] |= (high >> f & 0x01010101u) << 2;
-            } else {
-                awq__split_word(v, bits, w);
+            uint32_t layers[8], high[8];
+            const unsigned char *at = from + 4 * lane;
+            awq__split_word(awq__load_word(at, i), bits == 3 ? 2 : (unsigned)bits, layers);
+            if (bits == 3) { /* two words of low bits, one of high bits */
+                awq__split_word(awq__load_word(at, i + 1), 2, layers + 4);
+                awq__split_word(awq__load_word(at, i + 2), 1, high);
+                for (f = 0; f < 8; f++) layers[f] |= high[f] << 2;
             }
-            for (f = 0; f < (bits == 3 ? 8 : 8 / bits); f++)
-                memcpy(to + f * 4 * AWQ_ROW_STEP, &w[f], 4);
+            for (f = 0; f < fields; f++)
+                memcpy(to + (f * AWQ_ROW_STEP + lane) * 4, &layers[f], 4);
         }
 }
 
@@ -274,13 +260,35 @@ static size_t awq__batch_size(const awq_prepared *x) {
     return awq__align(awq__ceil_div(x->tokens, awq__ceil_div(x->tokens, most)), 12);
 }
 
+/* sums[token][panel row] = the whole product of a panel's rows and a batch */
+static void awq__multiply_rows(const awq__tiles *tiles, const awq_packed *p, const awq_prepared *x,
+                               size_t row, size_t first, size_t tokens, awq__panel *panel,
+                               float *sums) {
+    size_t in = p->in_features, size = awq__group_size(in, p->quant.group_size), begin, left, index;
+    size_t slot_size = awq__slot_size(in, p->quant.group_size, x->precision);
+    awq__block block;
+    block.row_blocks = awq__min(tiles->rows, p->out_features - row);
+    block.row_blocks = awq__ceil_div(block.row_blocks, AWQ_ROW_STEP);
+    block.words = p->data + awq__word_at(p, row, 0);
+    block.words_step = awq__row_words(p->quant, in) * 4 * AWQ_ROW_STEP;
+    block.cell_step = awq__ceil_div(in, size);
+    block.cell = row / AWQ_ROW_STEP * block.cell_step;
+    memset(sums, 0, tokens * tiles->rows * sizeof *sums);
+    for (begin = index = 0; begin < in; begin += size, block.cell++)
+        for (left = awq__min(size, in - begin); left; left -= block.n, index++) {
+            block.n = awq__min(left, AWQ__CHUNK);
+            tiles->fill(p, &block, panel);
+            awq__multiply_batch(tiles, panel, x, slot_size, index, first, tokens, sums);
+            block.words += awq__words(p->quant.bits, block.n) * 4 * AWQ_ROW_STEP;
+        }
+}
+
 static void awq__matmul_tiles(const awq__tiles *tiles, const awq_packed *packed,
                               const awq_prepared *x, const float *bias, awq_matrix y,
                               size_t row_begin, size_t row_end) {
     float sums[AWQ__BATCH * AWQ__PANEL_ROWS];
     awq__panel panel;
-    size_t slot_size = awq__slot_size(x->in_features, x->group_size, x->precision);
-    size_t blocks = awq__blocks(x->in_features, x->group_size), batch, token, row, b;
+    size_t batch, token, row;
     if (x->tokens == 0) return;
     panel.inputs = awq__slot_inputs(x->in_features, x->group_size);
     panel.precision = x->precision;
@@ -289,12 +297,7 @@ static void awq__matmul_tiles(const awq__tiles *tiles, const awq_packed *packed,
     for (token = 0; token < x->tokens; token += batch)
         for (row = row_begin; row < row_end; row += tiles->rows) {
             size_t tokens = awq__min(batch, x->tokens - token);
-            memset(sums, 0, tokens * tiles->rows * sizeof *sums);
-            for (b = 0; b < blocks; b++) {
-                awq__block block = awq__block_at(packed, b);
-                tiles->fill(packed, row, &block, &panel);
-                awq__multiply_batch(tiles, &panel, x, slot_size, b, token, tokens, sums);
-            }
+            awq__multiply_rows(tiles, packed, x, row, token, tokens, &panel, sums);
             tiles->store(sums, tiles->rows, tokens, awq__min(tiles->rows, row_end - row),
                          bias ? bias + row : NULL, y, token, row);
         }
@@ -420,10 +423,10 @@ AWQ__AVX2 static int awq__round_a8_avx2(const float *x, size_t inputs, unsigned 
     size_t i;
     int j;
     for (i = 0; i < inputs; i += 8) {
-        __m256 v = _mm256_loadu_ps(x + i);
-        bad = _mm256_or_ps(bad, awq__is_bad_avx2(v));
-        low = _mm256_min_ps(low, v);
-        high = _mm256_max_ps(high, v);
+        __m256 f = _mm256_loadu_ps(x + i);
+        bad = _mm256_or_ps(bad, awq__is_bad_avx2(f));
+        low = _mm256_min_ps(low, f);
+        high = _mm256_max_ps(high, f);
     }
     if (_mm256_movemask_ps(bad)) return 0;
     grid = awq__activation_grid(-awq__max_avx2(_mm256_sub_ps(_mm256_setzero_ps(), low)),
@@ -456,9 +459,9 @@ AWQ__AVX2 static int awq__round_a16_avx2(const float *x, size_t inputs, unsigned
     size_t i;
     int j;
     for (i = 0; i < inputs; i += 8) {
-        __m256 v = _mm256_loadu_ps(x + i);
-        bad = _mm256_or_ps(bad, awq__is_bad_avx2(v));
-        largest = _mm256_max_ps(largest, _mm256_and_ps(magnitude, v));
+        __m256 f = _mm256_loadu_ps(x + i);
+        bad = _mm256_or_ps(bad, awq__is_bad_avx2(f));
+        largest = _mm256_max_ps(largest, _mm256_and_ps(magnitude, f));
     }
     if (_mm256_movemask_ps(bad)) return 0;
     scale = awq__activation_scale(awq__max_avx2(largest) / AWQ__A16_MAX);
@@ -518,15 +521,16 @@ AWQ__INLINE AWQ__VNNI512 void awq__dots_avx512vnni(const awq__panel *panel, cons
                                                    size_t slot_size, size_t tokens,
                                                    __m512i sum[12][2]) {
     const unsigned char *q0 = panel->q[0], *q1 = panel->q[1];
-    size_t k, t, steps = panel->steps;
-    for (k = 0; k < steps; k++) {
-        __m512i w0 = _mm512_loadu_si512(q0 + 64 * k), w1 = _mm512_loadu_si512(q1 + 64 * k);
-        AWQ__UNROLL for (t = 0; t < tokens; t++) {
-            __m512i v = awq__spread_avx512(x + t * slot_size + 4 * k);
-            sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], w0, v);
-            sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], w1, v);
+    size_t k, i, t, steps = panel->steps;
+    for (k = 0; k < steps; k += 4)
+        AWQ__UNROLL for (i = k; i < k + 4; i++) {
+            __m512i w0 = _mm512_loadu_si512(q0 + 64 * i), w1 = _mm512_loadu_si512(q1 + 64 * i);
+            AWQ__UNROLL for (t = 0; t < tokens; t++) {
+                __m512i v = awq__spread_avx512(x + t * slot_size + 4 * i);
+                sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], w0, v);
+                sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], w1, v);
+            }
         }
-    }
     AWQ__UNROLL for (t = 0; t < tokens; t++) {
         AWQ__KEEP(sum[t][0]);
         AWQ__KEEP(sum[t][1]);
@@ -688,41 +692,41 @@ AWQ__INLINE AWQ__VNNI512 __m512i awq__row_sums_avx512vnni(const unsigned char *q
     return sum;
 }
 
-AWQ__VNNI512 static void awq__fill_avx512vnni(const awq_packed *p, size_t row,
-                                              const awq__block *block, awq__panel *panel) {
-    size_t groups = awq_group_count(p->in_features, p->quant.group_size), r;
-    panel->steps = awq__ceil_div(block->n, 4);
-    for (r = 0; r < AWQ__PANEL_BLOCKS; r++, row += AWQ_ROW_STEP) {
-        const unsigned char *from;
-        size_t cell = row / AWQ_ROW_STEP * groups + block->group;
-        __m512i zero, sum;
-        if (row >= p->out_features) { /* a panel that is half empty */
-            panel->q[r] = panel->q[0];
-            _mm512_storeu_ps(panel->scale + 16 * r, _mm512_setzero_ps());
-            _mm512_storeu_si512(panel->pair + 16 * r, _mm512_setzero_si512());
-            _mm512_storeu_si512(panel->zero + 16 * r, _mm512_setzero_si512());
-            continue;
-        }
-        from = p->data + awq__word_at(p, row, block->word);
-        panel->q[r] = panel->bytes[0][r];
-        if (p->quant.bits == 4)
-            sum = panel->precision == AWQ_A8
-                      ? awq__split_avx512vnni(from, awq__ceil_div(block->n, 8), 1, panel->bytes[0][r])
-                      : awq__split_avx512vnni(from, awq__ceil_div(block->n, 8), 0, panel->bytes[0][r]);
-        else {
-            if (p->quant.bits == 8) panel->q[r] = from;
-            else awq__fill_bytes(p, row, block, panel->bytes[0][r]);
-            sum = awq__row_sums_avx512vnni(panel->q[r], panel->steps);
-        }
-        zero = awq__zeros_avx512(p, cell);
-        _mm512_storeu_ps(panel->scale + 16 * r, awq__scales_avx512(p, cell));
-        _mm512_storeu_si512(panel->zero + 16 * r, zero);
-        if (panel->precision == AWQ_A16) sum = zero, zero = _mm512_slli_epi32(zero, 8);
-        _mm512_storeu_si512(
-            panel->pair + 16 * r,
-            _mm512_or_si512(_mm512_slli_epi32(zero, 16),
-                            _mm512_and_si512(sum, _mm512_set1_epi32(0xffff))));
+/* Row block r of a panel; panel->q[r] says where its bytes are. */
+AWQ__INLINE AWQ__VNNI512 void awq__fill_rows_avx512vnni(const awq_packed *p,
+                                                        const awq__block *block, size_t r,
+                                                        awq__panel *panel) {
+    const unsigned char *from = block->words + r * block->words_step;
+    size_t cell = block->cell + r * block->cell_step, words = awq__ceil_div(block->n, 8);
+    __m512i zero = awq__zeros_avx512(p, cell), low = zero, high = _mm512_slli_epi32(zero, 8);
+    panel->q[r] = p->quant.bits == 8 ? from : panel->bytes[0][r];
+    if (p->quant.bits == 4 && panel->precision == AWQ_A16)
+        awq__split_avx512vnni(from, words, 0, panel->bytes[0][r]);
+    else if (p->quant.bits == 4) low = awq__split_avx512vnni(from, words, 1, panel->bytes[0][r]);
+    else if (p->quant.bits != 8)
+        awq__split_words(from, p->quant.bits, block->n, panel->bytes[0][r]);
+    if (panel->precision == AWQ_A8) {
+        if (p->quant.bits != 4) low = awq__row_sums_avx512vnni(panel->q[r], panel->steps);
+        high = zero;
     }
+    _mm512_storeu_ps(panel->scale + 16 * r, awq__scales_avx512(p, cell));
+    _mm512_storeu_si512(panel->zero + 16 * r, zero);
+    _mm512_storeu_si512(panel->pair + 16 * r,
+                        _mm512_mask_blend_epi16(0xaaaaaaaau, low, _mm512_slli_epi32(high, 16)));
+}
+
+AWQ__VNNI512 static void awq__fill_avx512vnni(const awq_packed *p, const awq__block *block,
+                                              awq__panel *panel) {
+    panel->steps = awq__ceil_div(block->n, 4);
+    awq__fill_rows_avx512vnni(p, block, 0, panel);
+    if (block->row_blocks > 1) {
+        awq__fill_rows_avx512vnni(p, block, 1, panel);
+        return;
+    }
+    panel->q[1] = panel->q[0];
+    _mm512_storeu_ps(panel->scale + 16, _mm512_setzero_ps());
+    _mm512_storeu_si512(panel->zero + 16, _mm512_setzero_si512());
+    _mm512_storeu_si512(panel->pair + 16, _mm512_setzero_si512());
 }
 
 /* sum q * x of 16 rows over one block straight from 4-bit words, for one or two planes */
