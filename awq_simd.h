@@ -133,9 +133,12 @@ typedef void awq__load_floats(const void *from, awq_dtype dtype, size_t n, float
 static int awq__prepare_block(awq__load_floats *load, awq__round_slot *round_slot, awq_matrix x,
                               const float *input_scale, size_t token, size_t col, size_t n,
                               size_t inputs, awq_precision precision, unsigned char *slot) {
+    const unsigned char *from = awq__at(x, token, col);
     float block[AWQ__CHUNK];
     size_t i;
-    load(awq__at(x, token, col), x.dtype, n, block);
+    if (x.dtype == AWQ_F32 && n == inputs && !input_scale && awq__is_aligned(from, sizeof(float)))
+        return round_slot((const float *)(const void *)from, inputs, precision, slot);
+    load(from, x.dtype, n, block);
     if (input_scale)
         for (i = 0; i < n; i++) block[i] /= input_scale[col + i];
     for (i = n; i < inputs; i++) block[i] = 0;
@@ -403,10 +406,11 @@ AWQ__INLINE AWQ__AVX2 float awq__max_avx2(__m256 v) {
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
 }
 
-/* The low bytes of 32 integers, in order. */
-AWQ__INLINE AWQ__AVX2 __m256i awq__bytes_avx2(__m256i a, __m256i b, __m256i c, __m256i d) {
-    __m256i v = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
-    return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+/* 32 integers as bytes, in order; what lies beyond -128 .. 127 goes to the end. */
+AWQ__INLINE AWQ__AVX2 __m256i awq__bytes_avx2(const __m256i v[4]) {
+    __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+    return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
 /* All bits set where x is NaN or too large. */
@@ -417,7 +421,7 @@ AWQ__INLINE AWQ__AVX2 __m256 awq__is_bad_avx2(__m256 x) {
 
 AWQ__AVX2 static int awq__round_a8_avx2(const float *x, size_t inputs, unsigned char *slot) {
     __m256 low = _mm256_setzero_ps(), high = low, bad = low, inverse;
-    __m256i zero, sum = _mm256_setzero_si256(), v[4];
+    __m256i middle, bytes, sum = _mm256_setzero_si256(), v[4];
     awq__grid grid;
     awq__terms terms;
     size_t i;
@@ -432,20 +436,18 @@ AWQ__AVX2 static int awq__round_a8_avx2(const float *x, size_t inputs, unsigned 
     grid = awq__activation_grid(-awq__max_avx2(_mm256_sub_ps(_mm256_setzero_ps(), low)),
                                 awq__max_avx2(high));
     inverse = _mm256_set1_ps(1.0f / grid.scale);
-    zero = _mm256_set1_epi32((int)grid.zero);
+    middle = _mm256_set1_epi32((int)grid.zero - 128);
     for (i = 0; i < inputs; i += 32) {
-        for (j = 0; j < 4; j++) {
+        AWQ__UNROLL for (j = 0; j < 4; j++) {
             __m256 f = _mm256_mul_ps(_mm256_loadu_ps(x + i + 8 * j), inverse);
-            v[j] = _mm256_add_epi32(_mm256_cvtps_epi32(f), zero);
-            v[j] = _mm256_min_epi32(_mm256_max_epi32(v[j], _mm256_setzero_si256()),
-                                    _mm256_set1_epi32(255));
-            sum = _mm256_add_epi32(sum, _mm256_sub_epi32(v[j], zero));
-            v[j] = _mm256_sub_epi32(v[j], _mm256_set1_epi32(128));
+            v[j] = _mm256_add_epi32(_mm256_cvtps_epi32(f), middle);
         }
-        _mm256_storeu_si256((__m256i *)(void *)(slot + i),
-                            awq__bytes_avx2(v[0], v[1], v[2], v[3]));
+        bytes = awq__bytes_avx2(v);
+        _mm256_storeu_si256((__m256i *)(void *)(slot + i), bytes);
+        bytes = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(bytes, _mm256_set1_epi16(1)));
     }
-    terms = awq__terms_a8(grid, awq__sum_avx2(sum));
+    terms = awq__terms_a8(grid, awq__sum_avx2(sum) - (int32_t)inputs * ((int32_t)grid.zero - 128));
     memcpy(slot + inputs, &terms, sizeof terms);
     return 1;
 }
@@ -467,16 +469,16 @@ AWQ__AVX2 static int awq__round_a16_avx2(const float *x, size_t inputs, unsigned
     scale = awq__activation_scale(awq__max_avx2(largest) / AWQ__A16_MAX);
     inverse = _mm256_set1_ps(1.0f / scale);
     for (i = 0; i < inputs; i += 32) {
-        for (j = 0; j < 4; j++) {
+        AWQ__UNROLL for (j = 0; j < 4; j++) {
             v = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8 * j), inverse));
             sum = _mm256_add_epi32(sum, v);
             high[j] = _mm256_srai_epi32(_mm256_add_epi32(v, _mm256_set1_epi32(128)), 8);
             low[j] = _mm256_sub_epi32(v, _mm256_slli_epi32(high[j], 8));
         }
         _mm256_storeu_si256((__m256i *)(void *)(slot + i),
-                            awq__bytes_avx2(high[0], high[1], high[2], high[3]));
+                            awq__bytes_avx2(high));
         _mm256_storeu_si256((__m256i *)(void *)(slot + inputs + i),
-                            awq__bytes_avx2(low[0], low[1], low[2], low[3]));
+                            awq__bytes_avx2(low));
     }
     terms = awq__terms_a16(scale, awq__sum_avx2(sum));
     memcpy(slot + 2 * inputs, &terms, sizeof terms);
@@ -699,12 +701,13 @@ AWQ__INLINE AWQ__VNNI512 void awq__fill_rows_avx512vnni(const awq_packed *p,
     const unsigned char *from = block->words + r * block->words_step;
     size_t cell = block->cell + r * block->cell_step, words = awq__ceil_div(block->n, 8);
     __m512i zero = awq__zeros_avx512(p, cell), low = zero, high = _mm512_slli_epi32(zero, 8);
-    panel->q[r] = p->quant.bits == 8 ? from : panel->bytes[0][r];
+    int in_place = p->quant.bits == 8 && block->n % 32 == 0;
+    panel->q[r] = in_place ? from : panel->bytes[0][r];
+    if (block->n % 32) memset(panel->bytes[0][r], 0, sizeof panel->bytes[0][r]);
     if (p->quant.bits == 4 && panel->precision == AWQ_A16)
         awq__split_avx512vnni(from, words, 0, panel->bytes[0][r]);
     else if (p->quant.bits == 4) low = awq__split_avx512vnni(from, words, 1, panel->bytes[0][r]);
-    else if (p->quant.bits != 8)
-        awq__split_words(from, p->quant.bits, block->n, panel->bytes[0][r]);
+    else if (!in_place) awq__split_words(from, p->quant.bits, block->n, panel->bytes[0][r]);
     if (panel->precision == AWQ_A8) {
         if (p->quant.bits != 4) low = awq__row_sums_avx512vnni(panel->q[r], panel->steps);
         high = zero;
@@ -717,7 +720,7 @@ AWQ__INLINE AWQ__VNNI512 void awq__fill_rows_avx512vnni(const awq_packed *p,
 
 AWQ__VNNI512 static void awq__fill_avx512vnni(const awq_packed *p, const awq__block *block,
                                               awq__panel *panel) {
-    panel->steps = awq__ceil_div(block->n, 4);
+    panel->steps = awq__align(block->n, 32) / 4;
     awq__fill_rows_avx512vnni(p, block, 0, panel);
     if (block->row_blocks > 1) {
         awq__fill_rows_avx512vnni(p, block, 1, panel);
