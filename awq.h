@@ -2931,7 +2931,7 @@ static float awq__round_a16(const float *x, size_t n, int16_t *xi) {
     return sx;
 }
 
-static float awq__round_a8(const float *x, size_t n, int16_t *xi) {
+static awq__grid awq__round_a8(const float *x, size_t n, int16_t *xi) {
     float lo = 0, hi = 0, inverse;
     awq__grid grid;
     size_t i;
@@ -2945,7 +2945,7 @@ static float awq__round_a8(const float *x, size_t n, int16_t *xi) {
         float u = awq__round(x[i] * inverse) + grid.zero;
         xi[i] = (int16_t)((u < 0 ? 0 : u > 255 ? 255 : u) - grid.zero);
     }
-    return grid.scale;
+    return grid;
 }
 
 static awq_status awq__prepare_portable(const awq_prepared *shape, awq_matrix x,
@@ -2962,7 +2962,7 @@ static awq_status awq__prepare_portable(const awq_prepared *shape, awq_matrix x,
                 size_t n = awq__min(AWQ__CHUNK, awq__min(begin + size, in) - col);
                 size_t bad = awq__load_activations(x, input_scale, t, col, n, block);
                 if (bad < n) return awq__fail(where, AWQ_ERR_DATA, 0, t, col + bad);
-                *sx++ = shape->precision == AWQ_A8 ? awq__round_a8(block, n, xi + col)
+                *sx++ = shape->precision == AWQ_A8 ? awq__round_a8(block, n, xi + col).scale
                                                    : awq__round_a16(block, n, xi + col);
             }
     }

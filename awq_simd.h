@@ -10,14 +10,14 @@
                   a panel [row block][4 inputs][16 rows][4], as the packed words already have them.
         multiply  the panel times every token of a batch, a tile of tokens at a time in registers:
                   sum q * x in int32, then the zero points, then fp32:  y += scale * (sx * sum).
-        gemv      one token: the same from the packed words, nothing stored in between.
+        few       up to 4 tokens: the same from the packed words, nothing stored in between.
 
     Zero points. With  x ~ sx * (xs - m),  xs the signed byte and m a number per block (A16: 0),
         sum (q - z)(xs - m)  =  sum q xs  -  m * sum q  -  z * sum (xs - m)
     so one dot product of two 16-bit pairs, {sum q, z} of the row and {-m, -sum (xs - m)} of the
     token, corrects a whole block. A16 has {z, 256 z} and minus the low and high part of sum x.
 
-    TO ADD AN INSTRUCTION SET   docs/kernels.md is the checklist: a tile (fill, multiply, and gemv
+    TO ADD AN INSTRUCTION SET   docs/kernels.md is the checklist: a tile (fill, multiply, and few
     if it pays), a line in awq__simd_kernels, a bit in awq_cpu, its row in `make test-isa`.       */
 
 #if !defined(AWQ__IMPLEMENTED)
@@ -34,7 +34,38 @@
 #endif
 #endif
 
-#if defined(AWQ__X86)
+/* Little-endian Arm. Sets beyond the compiler's flags need target attributes that it knows, and are
+   detected on Linux. */
+#if (defined(__ARM_NEON) && !defined(__ARM_BIG_ENDIAN)) || defined(_M_ARM64)
+#define AWQ__NEON
+#include <arm_neon.h>
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define AWQ__ARM64
+#if defined(__linux__) && defined(__GNUC__)
+#include <sys/auxv.h>
+#define AWQ__HWCAP
+#endif
+#ifdef __ARM_FEATURE_QRDMX /* v8.1 or later, as the compiler wants for more */
+#define AWQ__ARM_BASE ""
+#elif defined(__ARM_FEATURE_CRYPTO) /* what the flags allow must stay allowed, to inline */
+#define AWQ__ARM_BASE "arch=armv8.2-a+crypto"
+#else
+#define AWQ__ARM_BASE "arch=armv8.2-a"
+#endif
+#if defined(__ARM_FEATURE_DOTPROD)
+#define AWQ__DOTPROD
+#elif defined(AWQ__HWCAP) && (__GNUC__ >= 8 || (defined(__clang__) && __clang_major__ >= 16))
+#define AWQ__DOTPROD AWQ__TARGET(AWQ__ARM_BASE "+dotprod")
+#endif
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#define AWQ__I8MM
+#elif defined(AWQ__HWCAP) && (__GNUC__ >= 10 || (defined(__clang__) && __clang_major__ >= 16))
+#define AWQ__I8MM AWQ__TARGET(AWQ__ARM_BASE "+i8mm")
+#endif
+#endif
+#endif
+
+#if defined(AWQ__X86) || defined(AWQ__NEON)
 #define AWQ__SIMD
 #endif
 
@@ -197,6 +228,16 @@ typedef struct awq__block {
     size_t cell, cell_step;     /* number of the group's 16 scales, and of the next row block's */
 } awq__block;
 
+#define AWQ__FEW 4 /* tokens */
+
+typedef struct awq__few_tokens {
+    size_t tokens;
+    const unsigned char *slots[AWQ__FEW]; /* of the first block */
+    size_t block_step;                    /* bytes to the slot of the next block */
+    size_t inputs;                        /* bytes of a plane */
+    int a16;
+} awq__few_tokens;
+
 typedef struct awq__tiles {
     size_t rows; /* of a panel */
     /* bytes, scales and zero points of a block; 0 for row blocks that do not exist */
@@ -204,9 +245,10 @@ typedef struct awq__tiles {
     /* sums[token][panel row] += for tokens whose slots stand slot_size apart */
     void (*multiply)(const awq__panel *panel, const unsigned char *slots, size_t slot_size,
                      size_t tokens, float *sums);
-    /* sums of 16 rows for one token, or NULL */
-    void (*gemv)(const awq_packed *packed, const awq_prepared *x, size_t token, size_t row,
-                 float *sums);
+    /* up to AWQ__FEW tokens straight from the packed words (bits 4 and 8), or NULL: sums[streams]
+       [tokens][16] of the row blocks at row, row + 16 spread ...; streams is awq__streams() or 1 */
+    void (*few)(const awq_packed *packed, const awq__few_tokens *few, size_t row, size_t spread,
+                size_t streams, float *sums);
     /* y[token + t][row + r] = sums[t][r] + bias[r] for r < rows; bias may be NULL */
     void (*store)(const float *sums, size_t sums_stride, size_t tokens, size_t rows,
                   const float *bias, awq_matrix y, size_t token, size_t row);
@@ -306,21 +348,41 @@ static void awq__matmul_tiles(const awq__tiles *tiles, const awq_packed *packed,
         }
 }
 
+/* Row blocks that are read side by side: memory answers several streams faster than one. */
+static size_t awq__streams(size_t tokens) { return tokens == 1 ? 8 : tokens == 2 ? 4 : 2; }
+
+static void awq__matmul_few(const awq__tiles *tiles, const awq_packed *packed,
+                            const awq_prepared *x, const float *bias, awq_matrix y,
+                            size_t row_begin, size_t row_end) {
+    float sums[8 * AWQ_ROW_STEP];
+    size_t slot_size = awq__slot_size(x->in_features, x->group_size, x->precision), t, s, i, row;
+    size_t streams = awq__streams(x->tokens), all = awq__ceil_div(row_end - row_begin, AWQ_ROW_STEP);
+    size_t spread = all / streams;
+    awq__few_tokens few;
+    few.tokens = x->tokens;
+    for (t = 0; t < x->tokens; t++)
+        few.slots[t] = awq__slot_at(x, slot_size, 0, x->index ? x->index[t] : t);
+    few.block_step = x->stored * slot_size;
+    few.inputs = awq__slot_inputs(x->in_features, x->group_size);
+    few.a16 = x->precision == AWQ_A16;
+    for (i = 0; i < all; i += streams) { /* the streams side by side, then the few left over */
+        if (i >= spread * streams) streams = 1;
+        row = row_begin + (streams == 1 ? i : i / streams) * AWQ_ROW_STEP;
+        tiles->few(packed, &few, row, spread, streams, sums);
+        for (s = 0; s < streams; s++, row += spread * AWQ_ROW_STEP)
+            tiles->store(sums + s * few.tokens * AWQ_ROW_STEP, AWQ_ROW_STEP, few.tokens,
+                         awq__min(AWQ_ROW_STEP, row_end - row), bias ? bias + row : NULL, y, 0,
+                         row);
+    }
+}
+
 static void awq__matmul_simd(const awq__tiles *tiles, const awq_packed *packed,
                              const awq_prepared *x, const float *bias, awq_matrix y,
                              size_t row_begin, size_t row_end) {
     int bits = packed->quant.bits;
-    float sums[AWQ_ROW_STEP];
-    size_t row;
-    if (x->tokens != 1 || !tiles->gemv || (bits != 4 && bits != 8)) {
-        awq__matmul_tiles(tiles, packed, x, bias, y, row_begin, row_end);
-        return;
-    }
-    for (row = row_begin; row < row_end; row += AWQ_ROW_STEP) {
-        tiles->gemv(packed, x, x->index ? x->index[0] : 0, row, sums);
-        tiles->store(sums, AWQ_ROW_STEP, 1, awq__min(AWQ_ROW_STEP, row_end - row),
-                     bias ? bias + row : NULL, y, 0, row);
-    }
+    if (x->tokens && x->tokens <= AWQ__FEW && tiles->few && (bits == 4 || bits == 8))
+        awq__matmul_few(tiles, packed, x, bias, y, row_begin, row_end);
+    else awq__matmul_tiles(tiles, packed, x, bias, y, row_begin, row_end);
 }
 
 /* =================================================================================================
@@ -328,6 +390,8 @@ static void awq__matmul_simd(const awq__tiles *tiles, const awq_packed *packed,
    ============================================================================================== */
 
 #ifdef AWQ__X86
+
+#define AWQ__AHEAD 2048 /* bytes of packed words fetched ahead */
 
 /* Tiles are written once for a number of tokens that the compiler knows. */
 #define AWQ__EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
@@ -500,6 +564,305 @@ static awq_status awq__prepare_avx2(const awq_prepared *shape, awq_matrix x,
 }
 
 /* =================================================================================================
+   >>simd-256   16 rows x 4 or 6 tokens; AVX2 alone adds products in 16 bits, 8 steps at a time
+   ============================================================================================== */
+
+#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11) ||       \
+    (defined(_MSC_VER) && _MSC_VER >= 1930)
+#define AWQ__HAS_AVXVNNI /* the compiler knows it */
+#define AWQ__AVXVNNI AWQ__TARGET("avx2,fma,f16c,avxvnni")
+#endif
+
+AWQ__INLINE AWQ__AVX2 __m256i awq__load_avx2_bytes(const unsigned char *p) {
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+
+AWQ__INLINE AWQ__AVX2 __m256i awq__spread_avx2(const unsigned char *p) {
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+
+AWQ__INLINE AWQ__AVX2 __m256 awq__spread_float_avx2(const unsigned char *p) {
+    float v;
+    memcpy(&v, p, sizeof v);
+    return _mm256_set1_ps(v);
+}
+
+/* sum[token][half of the rows] += q * one plane; at most 15 * 128 * 2 a step: 8 fit in 16 bits */
+AWQ__INLINE AWQ__AVX2 void awq__dots_avx2(const unsigned char *q, size_t steps,
+                                          const unsigned char *x, size_t slot_size, size_t tokens,
+                                          __m256i sum[6][2]) {
+    size_t k, i, t;
+    for (k = 0; k < steps; k += 8) {
+        __m256i part[4][2];
+        AWQ__UNROLL for (t = 0; t < tokens; t++) part[t][0] = part[t][1] = _mm256_setzero_si256();
+        for (i = k; i < k + 8; i++) {
+            __m256i w0 = awq__load_avx2_bytes(q + 64 * i);
+            __m256i w1 = awq__load_avx2_bytes(q + 64 * i + 32);
+            AWQ__UNROLL for (t = 0; t < tokens; t++) {
+                __m256i v = awq__spread_avx2(x + t * slot_size + 4 * i);
+                part[t][0] = _mm256_add_epi16(part[t][0], _mm256_maddubs_epi16(w0, v));
+                part[t][1] = _mm256_add_epi16(part[t][1], _mm256_maddubs_epi16(w1, v));
+            }
+        }
+        AWQ__UNROLL for (t = 0; t < tokens; t++) {
+            const __m256i ones = _mm256_set1_epi16(1);
+            AWQ__KEEP(part[t][0]);
+            AWQ__KEEP(part[t][1]);
+            sum[t][0] = _mm256_add_epi32(sum[t][0], _mm256_madd_epi16(part[t][0], ones));
+            sum[t][1] = _mm256_add_epi32(sum[t][1], _mm256_madd_epi16(part[t][1], ones));
+        }
+    }
+}
+
+AWQ__INLINE AWQ__AVX2 void awq__shift_avx2(size_t tokens, int bits, __m256i sum[6][2]) {
+    size_t t;
+    AWQ__UNROLL for (t = 0; t < tokens; t++) {
+        sum[t][0] = _mm256_slli_epi32(sum[t][0], bits);
+        sum[t][1] = _mm256_slli_epi32(sum[t][1], bits);
+    }
+}
+
+/* Zero points, sx and scale: from integer sums to sums[token][16 rows]. */
+AWQ__INLINE AWQ__AVX2 void awq__add_sums_avx2(const awq__panel *panel, const unsigned char *terms,
+                                              size_t slot_size, size_t tokens, __m256i sum[6][2],
+                                              float *sums) {
+    int by_sum = panel->wide && panel->precision == AWQ_A16;
+    size_t t, r;
+    AWQ__UNROLL for (t = 0; t < tokens; t++, terms += slot_size, sums += AWQ_ROW_STEP)
+        AWQ__UNROLL for (r = 0; r < 2; r++) {
+            __m256i pair = awq__spread_avx2(terms + offsetof(awq__terms, pair)), fix;
+            const unsigned char *rows = (const unsigned char *)(panel->pair + 8 * r);
+            __m256 value, scale = _mm256_loadu_ps(panel->scale + 8 * r);
+            fix = _mm256_madd_epi16(awq__load_avx2_bytes(rows), pair);
+            if (by_sum) {
+                rows = (const unsigned char *)(panel->zero + 8 * r);
+                fix = awq__spread_avx2(terms + offsetof(awq__terms, sum));
+                fix = _mm256_sub_epi32(_mm256_setzero_si256(),
+                                       _mm256_mullo_epi32(awq__load_avx2_bytes(rows), fix));
+            }
+            value = _mm256_cvtepi32_ps(_mm256_add_epi32(sum[t][r], fix));
+            value = _mm256_mul_ps(value, awq__spread_float_avx2(terms));
+            value = _mm256_fmadd_ps(value, scale, _mm256_loadu_ps(sums + 8 * r));
+            _mm256_storeu_ps(sums + 8 * r, value);
+        }
+}
+
+AWQ__INLINE AWQ__AVX2 void awq__no_sums_avx2(size_t tokens, __m256i sum[6][2]) {
+    size_t t;
+    AWQ__UNROLL for (t = 0; t < tokens; t++) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
+}
+
+/* 8-bit weights are two planes of nibbles here, so that 16 bits hold the products. */
+AWQ__INLINE AWQ__AVX2 void awq__tile_avx2(const awq__panel *panel, const unsigned char *x,
+                                          size_t slot_size, size_t tokens, float *sums) {
+    size_t planes = panel->precision == AWQ_A16 ? 2 : 1, plane;
+    __m256i sum[6][2];
+    awq__no_sums_avx2(tokens, sum);
+    for (plane = 0; plane < planes; plane++) {
+        const unsigned char *v = x + plane * panel->inputs;
+        if (plane) awq__shift_avx2(tokens, panel->wide ? 4 : 8, sum);
+        if (panel->wide) {
+            awq__dots_avx2(panel->q[1], panel->steps, v, slot_size, tokens, sum);
+            awq__shift_avx2(tokens, 4, sum);
+        }
+        awq__dots_avx2(panel->q[0], panel->steps, v, slot_size, tokens, sum);
+    }
+    awq__add_sums_avx2(panel, x + planes * panel->inputs, slot_size, tokens, sum, sums);
+}
+
+AWQ__AVX2 static void awq__multiply_avx2(const awq__panel *panel, const unsigned char *x,
+                                         size_t slot_size, size_t tokens, float *sums) {
+    while (tokens) {
+        size_t n = awq__tile_tokens(tokens, 4);
+        if (n == 4) awq__tile_avx2(panel, x, slot_size, 4, sums);
+        else if (n == 3) awq__tile_avx2(panel, x, slot_size, 3, sums);
+        else if (n == 2) awq__tile_avx2(panel, x, slot_size, 2, sums);
+        else awq__tile_avx2(panel, x, slot_size, 1, sums);
+        tokens -= n;
+        x += n * slot_size;
+        sums += n * AWQ_ROW_STEP;
+    }
+}
+
+/* Fields of 4 bits to bytes: `fields` = 2 of a 4-bit word in input order; of 8-bit words the low
+   nibbles to `to` and the high ones to `high`. */
+AWQ__INLINE AWQ__AVX2 void awq__nibbles_avx2(const unsigned char *from, size_t words,
+                                             unsigned char *to, unsigned char *high, size_t step) {
+    const __m256i low = _mm256_set1_epi8(15);
+    size_t i, h;
+    for (i = 0; i < words; i++)
+        for (h = 0; h < 64; h += 32) {
+            __m256i v = awq__load_avx2_bytes(from + 64 * i + h);
+            _mm_prefetch((const char *)from + 64 * i + h + AWQ__AHEAD, _MM_HINT_T0);
+            _mm256_storeu_si256((__m256i *)(void *)(to + step * i + h), _mm256_and_si256(v, low));
+            v = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
+            _mm256_storeu_si256((__m256i *)(void *)(high + step * i + h), v);
+        }
+}
+
+/* sum of the bytes of every row */
+AWQ__AVX2 static void awq__row_sums_avx2(const unsigned char *q, size_t steps, int32_t sums[16]) {
+    const __m256i bytes = _mm256_set1_epi8(1), halves = _mm256_set1_epi16(1);
+    __m256i sum[2];
+    size_t i, r;
+    sum[0] = sum[1] = _mm256_setzero_si256();
+    for (i = 0; i < steps; i++)
+        for (r = 0; r < 2; r++) {
+            __m256i v = awq__load_avx2_bytes(q + 64 * i + 32 * r);
+            v = _mm256_madd_epi16(_mm256_maddubs_epi16(v, bytes), halves);
+            sum[r] = _mm256_add_epi32(sum[r], v);
+        }
+    for (r = 0; r < 2; r++) _mm256_storeu_si256((__m256i *)(void *)(sums + 8 * r), sum[r]);
+}
+
+AWQ__AVX2 static void awq__fill_grid_avx2(const awq_packed *p, size_t cell, const int32_t sums[16],
+                                          awq__panel *panel) {
+    size_t bytes = awq_dtype_size(p->quant.scale_dtype), zero_bytes, r;
+    const unsigned char *scales = p->data + p->scales_offset + cell * AWQ_ROW_STEP * bytes, *zeros;
+    for (r = 0; r < AWQ_ROW_STEP; r += 8)
+        _mm256_storeu_ps(panel->scale + r, awq__load8_avx2(scales + r * bytes,
+                                                           p->quant.scale_dtype));
+    zero_bytes = awq__zero_bytes(p->quant.bits);
+    zeros = p->data + p->zeros_offset + cell * zero_bytes;
+    for (r = 0; r < AWQ_ROW_STEP; r++) {
+        int zero = 1 << (p->quant.bits - 1);
+        if (!p->quant.symmetric)
+            zero = zero_bytes == AWQ_ROW_STEP ? zeros[r]
+                   : r < 8                    ? zeros[r] & 15
+                                              : zeros[r - 8] >> 4;
+        panel->zero[r] = zero;
+        panel->pair[r] = panel->precision == AWQ_A16 ? awq__pair(zero, 256 * zero)
+                                                     : awq__pair(sums[r], zero);
+    }
+}
+
+/* split_wide: 8-bit weights as two planes of nibbles, panel->q[1] the high one */
+AWQ__INLINE AWQ__AVX2 void awq__fill_256(const awq_packed *p, const awq__block *block,
+                                         int split_wide, awq__panel *panel) {
+    unsigned char *to = panel->bytes[0][0], *high = panel->bytes[0][1];
+    int bits = p->quant.bits, i;
+    int32_t sums[16], other[16];
+    panel->steps = awq__align(block->n, 32) / 4;
+    panel->q[0] = to;
+    panel->q[1] = high;
+    if (block->n % 32) memset(panel->bytes[0], 0, sizeof panel->bytes[0]);
+    if (bits == 4) awq__nibbles_avx2(block->words, awq__ceil_div(block->n, 8), to, to + 64, 128);
+    else if (bits != 8) awq__split_words(block->words, bits, block->n, to);
+    else if (split_wide) awq__nibbles_avx2(block->words, awq__ceil_div(block->n, 4), to, high, 64);
+    else if (block->n % 32) awq__split_words(block->words, 8, block->n, to);
+    else panel->q[0] = block->words;
+    if (panel->precision == AWQ_A8) {
+        if (bits == 8 && !split_wide) { /* maddubs takes the bytes as they are: times 1, no loss */
+            awq__row_sums_avx2(panel->q[0], panel->steps, sums);
+        } else {
+            awq__row_sums_avx2(to, panel->steps, sums);
+            if (bits == 8) awq__row_sums_avx2(high, panel->steps, other);
+            for (i = 0; bits == 8 && i < 16; i++) sums[i] += 16 * other[i];
+        }
+    }
+    awq__fill_grid_avx2(p, block->cell, sums, panel);
+}
+
+AWQ__AVX2 static void awq__fill_avx2(const awq_packed *p, const awq__block *block,
+                                     awq__panel *panel) {
+    awq__fill_256(p, block, 1, panel);
+}
+
+static awq__tiles awq__tiles_avx2(void) {
+    awq__tiles tiles;
+    tiles.rows = AWQ_ROW_STEP;
+    tiles.fill = awq__fill_avx2;
+    tiles.multiply = awq__multiply_avx2;
+    tiles.few = NULL;
+    tiles.store = awq__store_avx2;
+    return tiles;
+}
+
+static void awq__matmul_avx2(const awq_packed *packed, const awq_prepared *x, const float *bias,
+                             awq_matrix y, size_t row_begin, size_t row_end) {
+    awq__tiles tiles = awq__tiles_avx2();
+    awq__matmul_simd(&tiles, packed, x, bias, y, row_begin, row_end);
+}
+
+#ifdef AWQ__HAS_AVXVNNI
+
+AWQ__INLINE AWQ__AVXVNNI void awq__dots_avxvnni(const unsigned char *q, size_t steps,
+                                                const unsigned char *x, size_t slot_size,
+                                                size_t tokens, __m256i sum[6][2]) {
+    size_t k, t;
+    for (k = 0; k < steps; k++) {
+        __m256i w0 = awq__load_avx2_bytes(q + 64 * k), w1 = awq__load_avx2_bytes(q + 64 * k + 32);
+        AWQ__UNROLL for (t = 0; t < tokens; t++) {
+            __m256i v = awq__spread_avx2(x + t * slot_size + 4 * k);
+            sum[t][0] = _mm256_dpbusd_avx_epi32(sum[t][0], w0, v);
+            sum[t][1] = _mm256_dpbusd_avx_epi32(sum[t][1], w1, v);
+        }
+    }
+    AWQ__UNROLL for (t = 0; t < tokens; t++) {
+        AWQ__KEEP(sum[t][0]);
+        AWQ__KEEP(sum[t][1]);
+    }
+}
+
+AWQ__INLINE AWQ__AVXVNNI void awq__tile_avxvnni(const awq__panel *panel, const unsigned char *x,
+                                                size_t slot_size, size_t tokens, float *sums) {
+    size_t planes = panel->precision == AWQ_A16 ? 2 : 1, plane;
+    __m256i sum[6][2];
+    awq__no_sums_avx2(tokens, sum);
+    for (plane = 0; plane < planes; plane++) {
+        if (plane) awq__shift_avx2(tokens, 8, sum);
+        awq__dots_avxvnni(panel->q[0], panel->steps, x + plane * panel->inputs, slot_size, tokens,
+                          sum);
+    }
+    awq__add_sums_avx2(panel, x + planes * panel->inputs, slot_size, tokens, sum, sums);
+}
+
+#define AWQ__TILES_256(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#define AWQ__X(n)                                                                                  \
+    AWQ__AVXVNNI static void awq__tile##n##_avxvnni(const awq__panel *panel,                       \
+                                                    const unsigned char *x, size_t slot_size,      \
+                                                    float *sums) {                                 \
+        awq__tile_avxvnni(panel, x, slot_size, n, sums);                                           \
+    }
+AWQ__TILES_256(AWQ__X)
+#undef AWQ__X
+
+static void awq__multiply_avxvnni(const awq__panel *panel, const unsigned char *x, size_t slot_size,
+                                  size_t tokens, float *sums) {
+    while (tokens) {
+        size_t n = awq__tile_tokens(tokens, 6);
+        switch (n) {
+#define AWQ__X(n)                                                                                  \
+  case n: awq__tile##n##_avxvnni(panel, x, slot_size, sums); break;
+            AWQ__TILES_256(AWQ__X)
+#undef AWQ__X
+        default: break;
+        }
+        tokens -= n;
+        x += n * slot_size;
+        sums += n * AWQ_ROW_STEP;
+    }
+}
+#undef AWQ__TILES_256
+
+AWQ__AVX2 static void awq__fill_avxvnni(const awq_packed *p, const awq__block *block,
+                                        awq__panel *panel) {
+    awq__fill_256(p, block, 0, panel);
+}
+
+static void awq__matmul_avxvnni(const awq_packed *packed, const awq_prepared *x, const float *bias,
+                                awq_matrix y, size_t row_begin, size_t row_end) {
+    awq__tiles tiles = awq__tiles_avx2();
+    tiles.fill = awq__fill_avxvnni;
+    tiles.multiply = awq__multiply_avxvnni;
+    awq__matmul_simd(&tiles, packed, x, bias, y, row_begin, row_end);
+}
+
+#endif /* AWQ__HAS_AVXVNNI */
+
+/* =================================================================================================
    >>simd-avx512   32 rows x 12 tokens in 24 registers; with VNNI one instruction is 64 products
    ============================================================================================== */
 
@@ -665,7 +1028,6 @@ AWQ__INLINE AWQ__VNNI512 __m512i awq__zeros_avx512(const awq_packed *p, size_t c
     return _mm512_cvtepu8_epi32(z);
 }
 
-#define AWQ__AHEAD 2048 /* bytes of packed words fetched ahead */
 
 /* 4-bit words of 16 rows to bytes; returns sum q of every row if asked to */
 AWQ__INLINE AWQ__VNNI512 __m512i awq__split_avx512vnni(const unsigned char *from, size_t words,
@@ -732,91 +1094,133 @@ AWQ__VNNI512 static void awq__fill_avx512vnni(const awq_packed *p, const awq__bl
     _mm512_storeu_si512(panel->pair + 16, _mm512_setzero_si512());
 }
 
-/* sum q * x of 16 rows over one block straight from 4-bit words, for one or two planes */
-AWQ__INLINE AWQ__VNNI512 void awq__words4_avx512vnni(const unsigned char *from, size_t words,
-                                                     const unsigned char *x,
-                                                     const unsigned char *y, __m512i sum[4]) {
+/* sum[r][t] += q * x for 4 inputs, R row blocks and T tokens; after the T of them the second plane
+   (A16) or sum q (A8) */
+AWQ__INLINE AWQ__VNNI512 void awq__few_dots_avx512vnni(const __m512i *q, size_t R, size_t T,
+                                                       const unsigned char *const *x, size_t k,
+                                                       int a16, size_t plane, __m512i sum[8][8]) {
+    size_t r, t;
+    AWQ__UNROLL for (r = 0; r < R; r++)
+        if (!a16) sum[r][T] = _mm512_dpbusd_epi32(sum[r][T], q[r], _mm512_set1_epi8(1));
+    AWQ__UNROLL for (t = 0; t < T; t++) {
+        __m512i v = awq__spread_avx512(x[t] + k);
+        AWQ__UNROLL for (r = 0; r < R; r++)
+            sum[r][t] = _mm512_dpbusd_epi32(sum[r][t], q[r], v);
+        if (!a16) continue;
+        v = awq__spread_avx512(x[t] + plane + k);
+        AWQ__UNROLL for (r = 0; r < R; r++)
+            sum[r][T + t] = _mm512_dpbusd_epi32(sum[r][T + t], q[r], v);
+    }
+}
+
+/* Few tokens straight from the packed words. A word of every row block in turn, since memory answers
+   several streams faster than one. */
+AWQ__INLINE AWQ__VNNI512 void awq__words_avx512vnni(const unsigned char *from, size_t words_step,
+                                                    size_t words, int bits, size_t R, size_t T,
+                                                    const unsigned char *const *x, int a16,
+                                                    size_t plane, __m512i sum[8][8]) {
     const __m512i low = _mm512_set1_epi8(15);
-    size_t i;
-    for (i = 0; i < words; i++) {
-        __m512i v = _mm512_loadu_si512(from + 64 * i), a = _mm512_and_si512(v, low),
-                b = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-        _mm_prefetch((const char *)from + 64 * i + AWQ__AHEAD, _MM_HINT_T0);
-        sum[0] = _mm512_dpbusd_epi32(sum[0], a, awq__spread_avx512(x + 8 * i));
-        sum[1] = _mm512_dpbusd_epi32(sum[1], b, awq__spread_avx512(x + 8 * i + 4));
-        sum[2] = _mm512_dpbusd_epi32(sum[2], a, y ? awq__spread_avx512(y + 8 * i)
-                                                  : _mm512_set1_epi8(1));
-        sum[3] = _mm512_dpbusd_epi32(sum[3], b, y ? awq__spread_avx512(y + 8 * i + 4)
-                                                  : _mm512_set1_epi8(1));
+    size_t i, r, t;
+    for (i = 0; i < words; i++, from += 64) {
+        __m512i q[8], high[8];
+        AWQ__UNROLL for (r = 0; r < R; r++) {
+            q[r] = _mm512_loadu_si512(from + r * words_step);
+            _mm_prefetch((const char *)from + r * words_step + (T == 1 ? 1024 : 4096), _MM_HINT_T0);
+            if (bits != 4) continue;
+            high[r] = _mm512_and_si512(_mm512_srli_epi16(q[r], 4), low);
+            q[r] = _mm512_and_si512(q[r], low);
+        }
+        awq__few_dots_avx512vnni(q, R, T, x, (bits == 4 ? 8 : 4) * i, a16, plane, sum);
+        if (bits == 4) awq__few_dots_avx512vnni(high, R, T, x, 8 * i + 4, a16, plane, sum);
+    }
+    AWQ__UNROLL for (r = 0; r < R; r++) {
+        AWQ__UNROLL for (t = 0; t < T; t++) {
+            AWQ__KEEP(sum[r][t]);
+            if (a16 || t == 0) AWQ__KEEP(sum[r][T + t]);
+        }
     }
 }
 
-AWQ__INLINE AWQ__VNNI512 void awq__words8_avx512vnni(const unsigned char *from, size_t words,
-                                                     const unsigned char *x,
-                                                     const unsigned char *y, __m512i sum[4]) {
-    size_t i;
-    for (i = 0; i < words; i++) {
-        __m512i v = _mm512_loadu_si512(from + 64 * i);
-        _mm_prefetch((const char *)from + 64 * i + AWQ__AHEAD, _MM_HINT_T0);
-        sum[0] = _mm512_dpbusd_epi32(sum[0], v, awq__spread_avx512(x + 4 * i));
-        sum[2] = _mm512_dpbusd_epi32(sum[2], v, y ? awq__spread_avx512(y + 4 * i)
-                                                  : _mm512_set1_epi8(1));
-    }
-}
-
-/* The integer sum of a block with its zero points, times sx. */
-AWQ__INLINE AWQ__VNNI512 __m512 awq__gemv_block_avx512vnni(const unsigned char *from, int bits,
-                                                           size_t words, const unsigned char *x,
-                                                           size_t inputs, int a16, __m512i zero) {
-    const unsigned char *terms = x + (a16 ? 2 : 1) * inputs;
-    __m512i sum[4], whole, pair = awq__spread_avx512(terms + offsetof(awq__terms, pair));
-    sum[0] = sum[1] = sum[2] = sum[3] = _mm512_setzero_si512();
-    if (bits == 4) awq__words4_avx512vnni(from, words, x, a16 ? x + inputs : NULL, sum);
-    else awq__words8_avx512vnni(from, words, x, a16 ? x + inputs : NULL, sum);
-    whole = _mm512_add_epi32(sum[0], sum[1]);
-    sum[2] = _mm512_add_epi32(sum[2], sum[3]);
-    if (a16) {
+/* What the sums of a block mean: the zero points in, times sx. second: of the plane, or sum q. */
+AWQ__INLINE AWQ__VNNI512 __m512 awq__value_avx512vnni(__m512i first, __m512i second, __m512i zero,
+                                                      int bits, int a16,
+                                                      const unsigned char *terms) {
+    __m512i pair = awq__spread_avx512(terms + offsetof(awq__terms, pair)), whole;
+    if (!a16) {
+        zero = _mm512_or_si512(_mm512_slli_epi32(zero, 16), second);
+        whole = _mm512_dpwssd_epi32(first, zero, pair);
+    } else if (bits == 4) {
+        whole = _mm512_add_epi32(_mm512_slli_epi32(first, 8), second);
+        zero = _mm512_or_si512(_mm512_slli_epi32(zero, 24), zero);
+        whole = _mm512_dpwssd_epi32(whole, zero, pair);
+    } else {
         __m512i all = awq__spread_avx512(terms + offsetof(awq__terms, sum));
-        whole = _mm512_add_epi32(_mm512_slli_epi32(whole, 8), sum[2]);
+        whole = _mm512_add_epi32(_mm512_slli_epi32(first, 8), second);
         whole = _mm512_sub_epi32(whole, _mm512_mullo_epi32(zero, all));
-    } else { /* sum[2] = sum q */
-        whole = _mm512_dpwssd_epi32(whole, _mm512_or_si512(_mm512_slli_epi32(zero, 16), sum[2]),
-                                    pair);
     }
     return _mm512_mul_ps(_mm512_cvtepi32_ps(whole), awq__spread_float_avx512(terms));
 }
 
-AWQ__INLINE AWQ__VNNI512 void awq__gemv_rows_avx512vnni(const awq_packed *p, const awq_prepared *x,
-                                                        size_t token, size_t row, int bits,
-                                                        int a16, float *sums) {
-    size_t in = p->in_features, size = awq__group_size(in, p->quant.group_size), left, n, words;
-    size_t inputs = awq__slot_inputs(in, p->quant.group_size);
-    size_t slot_size = awq__slot_size(in, p->quant.group_size, x->precision);
-    size_t cell = row / AWQ_ROW_STEP * awq__ceil_div(in, size), begin;
-    const unsigned char *slot = awq__slot_at(x, slot_size, 0, token);
-    const unsigned char *from = p->data + awq__word_at(p, row, 0);
-    __m512 y = _mm512_setzero_ps();
-    for (begin = 0; begin < in; begin += size, cell++) {
-        __m512 scale = awq__scales_avx512(p, cell);
-        __m512i zero = awq__zeros_avx512(p, cell);
+/* T tokens times R row blocks that are `spread` row blocks apart: sums[R][T][16] */
+AWQ__INLINE AWQ__VNNI512 void awq__few_rows_avx512vnni(const awq_packed *p,
+                                                       const awq__few_tokens *few, size_t row,
+                                                       size_t spread, int bits, int a16, size_t R,
+                                                       size_t T, float *sums) {
+    size_t in = p->in_features, size = awq__group_size(in, p->quant.group_size), left, n, words, r;
+    size_t groups = awq__ceil_div(in, size), cell = row / AWQ_ROW_STEP * groups, begin, t;
+    size_t words_step = spread * awq__row_words(p->quant, in) * 4 * AWQ_ROW_STEP;
+    const unsigned char *from = p->data + awq__word_at(p, row, 0), *x[4];
+    for (t = 0; t < T; t++) x[t] = few->slots[t];
+    for (r = 0; r < R * T; r++) _mm512_storeu_ps(sums + 16 * r, _mm512_setzero_ps());
+    for (begin = 0; begin < in; begin += size, cell++)
         for (left = awq__min(size, in - begin); left; left -= n) {
+            __m512i sum[8][8];
             n = awq__min(left, AWQ__CHUNK);
-            words = bits == 4 ? awq__ceil_div(n, 8) : awq__ceil_div(n, 4);
-            y = _mm512_fmadd_ps(
-                awq__gemv_block_avx512vnni(from, bits, words, slot, inputs, a16, zero), scale, y);
+            words = awq__ceil_div(n, bits == 4 ? 8 : 4);
+            AWQ__UNROLL for (r = 0; r < R; r++) {
+                AWQ__UNROLL for (t = 0; t < 2 * T; t++) sum[r][t] = _mm512_setzero_si512();
+            }
+            awq__words_avx512vnni(from, words_step, words, bits, R, T, x, a16, few->inputs, sum);
+            AWQ__UNROLL for (r = 0; r < R; r++) {
+                __m512i zero = awq__zeros_avx512(p, cell + r * spread * groups);
+                __m512 scale = awq__scales_avx512(p, cell + r * spread * groups);
+                AWQ__UNROLL for (t = 0; t < T; t++) {
+                    __m512 value = awq__value_avx512vnni(sum[r][t], sum[r][a16 ? T + t : T], zero,
+                                                         bits, a16, x[t] + (a16 ? 2 : 1) * few->inputs);
+                    float *to = sums + 16 * (r * T + t);
+                    _mm512_storeu_ps(to, _mm512_fmadd_ps(value, scale, _mm512_loadu_ps(to)));
+                }
+            }
             from += 64 * words;
-            slot += x->stored * slot_size;
+            AWQ__UNROLL for (t = 0; t < T; t++) x[t] += few->block_step;
         }
-    }
-    _mm512_storeu_ps(sums, y);
 }
 
-AWQ__VNNI512 static void awq__gemv_avx512vnni(const awq_packed *p, const awq_prepared *x,
-                                              size_t token, size_t row, float *sums) {
-    if (p->quant.bits == 4 && x->precision == AWQ_A16)
-        awq__gemv_rows_avx512vnni(p, x, token, row, 4, 1, sums);
-    else if (p->quant.bits == 4) awq__gemv_rows_avx512vnni(p, x, token, row, 4, 0, sums);
-    else awq__gemv_rows_avx512vnni(p, x, token, row, 8, x->precision == AWQ_A16, sums);
+#define AWQ__X(R, T)                                                                               \
+    AWQ__VNNI512 static void awq__few##R##x##T##_avx512vnni(const awq_packed *p,                   \
+                                                            const awq__few_tokens *few,            \
+                                                            size_t row, size_t spread,             \
+                                                            float *sums) {                         \
+        if (p->quant.bits == 4 && few->a16)                                                        \
+            awq__few_rows_avx512vnni(p, few, row, spread, 4, 1, R, T, sums);                       \
+        else if (p->quant.bits == 4)                                                               \
+            awq__few_rows_avx512vnni(p, few, row, spread, 4, 0, R, T, sums);                       \
+        else if (few->a16) awq__few_rows_avx512vnni(p, few, row, spread, 8, 1, R, T, sums);        \
+        else awq__few_rows_avx512vnni(p, few, row, spread, 8, 0, R, T, sums);                      \
+    }
+#define AWQ__EACH_FEW(X) X(8, 1) X(4, 2) X(2, 3) X(2, 4) X(1, 1) X(1, 2) X(1, 3) X(1, 4)
+AWQ__EACH_FEW(AWQ__X)
+#undef AWQ__X
+
+static void awq__few_avx512vnni(const awq_packed *p, const awq__few_tokens *few, size_t row,
+                                size_t spread, size_t streams, float *sums) {
+    switch (streams * 10 + few->tokens) {
+#define AWQ__X(R, T)                                                                               \
+  case R * 10 + T: awq__few##R##x##T##_avx512vnni(p, few, row, spread, sums); break;
+        AWQ__EACH_FEW(AWQ__X)
+#undef AWQ__X
+    default: break;
+    }
 }
 
 static void awq__matmul_avx512vnni(const awq_packed *packed, const awq_prepared *x,
@@ -826,12 +1230,394 @@ static void awq__matmul_avx512vnni(const awq_packed *packed, const awq_prepared 
     tiles.rows = AWQ__PANEL_ROWS;
     tiles.fill = awq__fill_avx512vnni;
     tiles.multiply = awq__multiply_avx512vnni;
-    tiles.gemv = awq__gemv_avx512vnni;
+    tiles.few = awq__few_avx512vnni;
     tiles.store = awq__store_avx2;
     awq__matmul_simd(&tiles, packed, x, bias, y, row_begin, row_end);
 }
 
 #endif /* AWQ__X86 */
+
+/* =================================================================================================
+   >>simd-plain   what the sets that are not x86 share
+   ============================================================================================== */
+
+#ifndef AWQ__X86
+
+static void awq__load_plain(const void *from, awq_dtype dtype, size_t n, float *to) {
+    awq__load_row(awq_matrix_view(from, dtype, 1, n), 0, 0, n, to);
+}
+
+static int awq__round_slot_plain(const float *x, size_t inputs, awq_precision precision,
+                                 unsigned char *slot) {
+    int16_t xi[AWQ__CHUNK];
+    awq__terms terms;
+    int32_t sum = 0;
+    size_t i;
+    for (i = 0; i < inputs; i++)
+        if (!(awq__abs(x[i]) <= AWQ__LARGEST)) return 0;
+    if (precision == AWQ_A16) {
+        float scale = awq__round_a16(x, inputs, xi);
+        for (i = 0; i < inputs; i++) {
+            int high = (xi[i] + 128 + 32768) / 256 - 128; /* rounded, and low in -128 .. 127 */
+            slot[i] = (unsigned char)(high & 255);
+            slot[inputs + i] = (unsigned char)((xi[i] - 256 * high) & 255);
+            sum += xi[i];
+        }
+        terms = awq__terms_a16(scale, sum);
+        slot += inputs;
+    } else {
+        awq__grid grid = awq__round_a8(x, inputs, xi);
+        int shift = (int)grid.zero - 128;
+        for (i = 0; i < inputs; i++) {
+            slot[i] = (unsigned char)((xi[i] + shift) & 255);
+            sum += xi[i];
+        }
+        terms = awq__terms_a8(grid, sum);
+    }
+    memcpy(slot + inputs, &terms, sizeof terms);
+    return 1;
+}
+
+static awq_status awq__prepare_plain(const awq_prepared *shape, awq_matrix x,
+                                     const float *input_scale, void *memory, size_t token_begin,
+                                     size_t token_end, awq_where *where) {
+    (void)memory;
+    return awq__prepare_slots(awq__load_plain, awq__round_slot_plain, shape, x, input_scale,
+                              token_begin, token_end, where);
+}
+
+static void awq__store_plain(const float *sums, size_t sums_stride, size_t tokens, size_t rows,
+                             const float *bias, awq_matrix y, size_t token, size_t row) {
+    size_t t, r, size = awq_dtype_size(y.dtype);
+    for (t = 0; t < tokens; t++, sums += sums_stride) {
+        unsigned char *to = awq__at(y, token + t, row);
+        for (r = 0; r < rows; r++)
+            awq__store_float(to + r * size, y.dtype, bias ? sums[r] + bias[r] : sums[r]);
+    }
+}
+
+/* A set whose panels are one row block, from its fill, multiply and few (or NULL). */
+#define AWQ__MATMUL_PLAIN(set, its_few)                                                            \
+    static void awq__matmul_##set(const awq_packed *packed, const awq_prepared *x,                 \
+                                  const float *bias, awq_matrix y, size_t row_begin,               \
+                                  size_t row_end) {                                                \
+        awq__tiles tiles;                                                                          \
+        tiles.rows = AWQ_ROW_STEP;                                                                 \
+        tiles.fill = awq__fill_##set;                                                              \
+        tiles.multiply = awq__multiply_##set;                                                      \
+        tiles.few = its_few;                                                                       \
+        tiles.store = awq__store_plain;                                                            \
+        awq__matmul_simd(&tiles, packed, x, bias, y, row_begin, row_end);                          \
+    }
+
+/* Signed weights. These sets store w = q - c, c = 128 for 8-bit weights and else the row's zero
+   point, so a row needs its sum of w (in `pair`) for A8, and z - c (in `zero`) for 8-bit weights:
+       sum (q - z)(xs - m)  =  sum w xs  -  m * sum w  -  (z - c) * sum (xs - m)
+   Here: the scales of 16 rows, c and z - c. */
+static void awq__row_grids(const awq_packed *p, size_t cell, awq__panel *panel,
+                           unsigned char center[AWQ_ROW_STEP]) {
+    size_t r, size = awq_dtype_size(p->quant.scale_dtype);
+    const unsigned char *at = p->data + p->scales_offset + cell * AWQ_ROW_STEP * size;
+    const unsigned char *z = p->data + p->zeros_offset + cell * awq__zero_bytes(p->quant.bits);
+    for (r = 0; r < AWQ_ROW_STEP; r++) {
+        panel->scale[r] = awq__load_le_float(at + r * size, p->quant.scale_dtype);
+        if (p->quant.symmetric) center[r] = (unsigned char)(1 << (p->quant.bits - 1));
+        else if (panel->wide) center[r] = z[r];
+        else center[r] = r < 8 ? z[r] & 15 : z[r - 8] >> 4;
+        panel->zero[r] = panel->wide ? center[r] - 128 : 0;
+        if (panel->wide) center[r] = 128;
+    }
+}
+
+/* A set's multiply from its tile of at most 4 tokens. */
+#define AWQ__MULTIPLY4(set, target)                                                                \
+    target static void awq__multiply_##set(const awq__panel *panel, const unsigned char *x,        \
+                                           size_t slot_size, size_t tokens, float *sums) {         \
+        for (; tokens >= 4; tokens -= 4, x += 4 * slot_size, sums += 4 * AWQ_ROW_STEP)             \
+            awq__tile_##set(panel, x, slot_size, 4, sums);                                         \
+        if (tokens == 3) awq__tile_##set(panel, x, slot_size, 3, sums);                            \
+        if (tokens == 2) awq__tile_##set(panel, x, slot_size, 2, sums);                            \
+        if (tokens == 1) awq__tile_##set(panel, x, slot_size, 1, sums);                            \
+    }
+
+#endif /* not AWQ__X86 */
+
+/* =================================================================================================
+   >>simd-neon   Arm: 16 rows x 4 tokens; plain NEON, dot products, 2 x 2 matrices of dot products
+   ============================================================================================== */
+
+#ifdef AWQ__NEON
+
+/* Two steps of 4 rows, less c, to the panel; `zip` joins them to 8 inputs a row. Returns sums of w,
+   added to `sum`. */
+AWQ__INLINE int32x4_t awq__put_neon(uint8x16_t a, uint8x16_t b, uint8x16_t center, int zip,
+                                    unsigned char *to, int32x4_t sum) {
+    a = vsubq_u8(a, center);
+    b = vsubq_u8(b, center);
+    if (zip) {
+        uint32x4x2_t z = vzipq_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b));
+        vst1q_u8(to, vreinterpretq_u8_u32(z.val[0]));
+        vst1q_u8(to + 16, vreinterpretq_u8_u32(z.val[1]));
+    } else {
+        vst1q_u8(to, a);
+        vst1q_u8(to + 64, b);
+    }
+    sum = vpadalq_s16(sum, vpaddlq_s8(vreinterpretq_s8_u8(a)));
+    return vpadalq_s16(sum, vpaddlq_s8(vreinterpretq_s8_u8(b)));
+}
+
+/* Panel [steps][16 rows][4], zipped [steps / 2][16 rows][8]; rows 4r .. 4r + 3. `from`: `given`
+   steps of bytes, or 4-bit words of two. */
+AWQ__INLINE void awq__fill_rows_neon(const unsigned char *from, int packed4, size_t given, int zip,
+                                     size_t r, uint8x16_t center, awq__panel *panel) {
+    const uint8x16_t low = vdupq_n_u8(15);
+    unsigned char *to = panel->bytes[0][0] + (zip ? 32 : 16) * r;
+    int32x4_t sum = vdupq_n_s32(0);
+    size_t k;
+    from += 16 * r;
+    for (k = 0; k < given; k += 2, to += 128) {
+        uint8x16_t a = vld1q_u8(from), b = center;
+        if (packed4) {
+            b = vshrq_n_u8(a, 4);
+            a = vandq_u8(a, low);
+        } else if (k + 1 < given) b = vld1q_u8(from + 64);
+        from += packed4 ? 64 : 128;
+        sum = awq__put_neon(a, b, center, zip, to, sum);
+    }
+    vst1q_s32(panel->pair + 4 * r, sum);
+}
+
+AWQ__INLINE void awq__fill_panel_neon(const awq_packed *p, const awq__block *block, int zip,
+                                      awq__panel *panel) {
+    const unsigned char *from = block->words;
+    unsigned char center[AWQ_ROW_STEP], *bytes = panel->bytes[0][0];
+    size_t given = awq__ceil_div(block->n, 4), even = awq__align(given, 2), r;
+    uint8x16x2_t twice;
+    uint8x16x2_t four[2];
+    awq__row_grids(p, block->cell, panel, center);
+    twice = vzipq_u8(vld1q_u8(center), vld1q_u8(center));
+    four[0] = vzipq_u8(twice.val[0], twice.val[0]);
+    four[1] = vzipq_u8(twice.val[1], twice.val[1]);
+    if (p->quant.bits < 4) {
+        awq__split_words(from, p->quant.bits, block->n, panel->bytes[1][0]);
+        from = panel->bytes[1][0];
+        given = even;
+    }
+    for (r = 0; r < 4; r++) {
+        uint8x16_t c = four[r / 2].val[r % 2];
+        if (p->quant.bits == 4) awq__fill_rows_neon(from, 1, given, zip, r, c, panel);
+        else awq__fill_rows_neon(from, 0, given, zip, r, c, panel);
+    }
+    panel->steps = awq__align(given, 4);
+    memset(bytes + 64 * even, 0, 64 * (panel->steps - even));
+}
+
+static void awq__fill_neon(const awq_packed *p, const awq__block *block, awq__panel *panel) {
+    awq__fill_panel_neon(p, block, 0, panel);
+}
+
+/* sums of 16 rows += scale * (sx * (the dots and their zero points)) */
+AWQ__INLINE void awq__add_sums_neon(const awq__panel *panel, const unsigned char *slot,
+                                    const int32x4_t sum[4], float *sums) {
+    awq__terms terms;
+    int32_t m;
+    size_t r;
+    memcpy(&terms, slot + (panel->precision == AWQ_A16 ? 2 : 1) * panel->inputs, sizeof terms);
+    m = panel->precision == AWQ_A16 ? 0 : (int16_t)(uint16_t)((uint32_t)terms.pair & 0xffffu);
+    AWQ__UNROLL for (r = 0; r < 4; r++) {
+        int32x4_t v = vmlaq_n_s32(sum[r], vld1q_s32(panel->pair + 4 * r), m);
+        v = vmlsq_n_s32(v, vld1q_s32(panel->zero + 4 * r), terms.sum);
+#ifdef AWQ__ARM64
+        vst1q_f32(sums + 4 * r, vfmaq_f32(vld1q_f32(sums + 4 * r),
+                                          vmulq_n_f32(vcvtq_f32_s32(v), terms.scale),
+                                          vld1q_f32(panel->scale + 4 * r)));
+#else /* vectors would lose denormals */
+        int32_t s[4];
+        size_t i;
+        vst1q_s32(s, v);
+        for (i = 0; i < 4; i++)
+            sums[4 * r + i] += panel->scale[4 * r + i] * (terms.scale * (float)s[i]);
+#endif
+    }
+}
+
+/* A set's tile and its multiply from its dots: sum[token][4 rows] += panel * one plane. */
+#define AWQ__MULTIPLY_NEON(set, target)                                                            \
+    AWQ__INLINE target void awq__tile_##set(const awq__panel *panel, const unsigned char *slots,   \
+                                            size_t slot_size, size_t tokens, float *sums) {        \
+        size_t plane, planes = panel->precision == AWQ_A16 ? 2 : 1, t, r;                          \
+        int32x4_t sum[4][4];                                                                       \
+        AWQ__UNROLL for (t = 0; t < tokens; t++)                                                   \
+            AWQ__UNROLL for (r = 0; r < 4; r++) sum[t][r] = vdupq_n_s32(0);                        \
+        for (plane = 0; plane < planes; plane++) {                                                 \
+            AWQ__UNROLL for (t = 0; t < tokens; t++)                                               \
+                AWQ__UNROLL for (r = 0; r < 4; r++) sum[t][r] = vshlq_n_s32(sum[t][r], 8);         \
+            awq__dots_##set(panel, slots + plane * panel->inputs, slot_size, tokens, sum);         \
+        }                                                                                          \
+        AWQ__UNROLL for (t = 0; t < tokens; t++)                                                   \
+            awq__add_sums_neon(panel, slots + t * slot_size, sum[t], sums + 16 * t);               \
+    }                                                                                              \
+    AWQ__MULTIPLY4(set, target)
+
+#ifdef AWQ__DOTPROD
+
+AWQ__INLINE AWQ__DOTPROD void awq__dots_dotprod(const awq__panel *panel, const unsigned char *x,
+                                                size_t slot_size, size_t tokens,
+                                                int32x4_t sum[4][4]) {
+    const unsigned char *w = panel->bytes[0][0];
+    size_t k, t, r;
+    for (k = 0; k < panel->steps; k += 4, w += 256, x += 16) {
+        int8x16_t v[4];
+        AWQ__UNROLL for (t = 0; t < tokens; t++)
+            v[t] = vld1q_s8((const int8_t *)(x + t * slot_size));
+#define AWQ__X(lane)                                                                               \
+    AWQ__UNROLL for (r = 0; r < 4; r++) {                                                          \
+        int8x16_t q = vld1q_s8((const int8_t *)(w + 64 * lane + 16 * r));                          \
+        AWQ__UNROLL for (t = 0; t < tokens; t++)                                                   \
+            sum[t][r] = vdotq_laneq_s32(sum[t][r], q, v[t], lane);                                 \
+    }
+        AWQ__X(0)
+        AWQ__X(1)
+        AWQ__X(2)
+        AWQ__X(3)
+#undef AWQ__X
+    }
+}
+
+AWQ__MULTIPLY_NEON(dotprod, AWQ__DOTPROD)
+
+#define awq__fill_dotprod awq__fill_neon
+AWQ__MATMUL_PLAIN(dotprod, NULL)
+
+#endif /* AWQ__DOTPROD */
+
+#ifdef AWQ__I8MM
+
+static void awq__fill_i8mm(const awq_packed *p, const awq__block *block, awq__panel *panel) {
+    awq__fill_panel_neon(p, block, 1, panel);
+}
+
+/* An instruction is 2 rows x 2 tokens x 8 inputs; an odd token is its own neighbour. */
+AWQ__INLINE AWQ__I8MM void awq__dots_i8mm(const awq__panel *panel, const unsigned char *x,
+                                          size_t slot_size, size_t tokens,
+                                          int32x4_t sum[4][4]) {
+    const unsigned char *w = panel->bytes[0][0];
+    size_t k, j, r, pairs = (tokens + 1) / 2;
+    int32x4_t two[2][8];
+    AWQ__UNROLL for (j = 0; j < pairs; j++)
+        AWQ__UNROLL for (r = 0; r < 8; r++) two[j][r] = vdupq_n_s32(0);
+    for (k = 0; k < panel->steps; k += 2, w += 128, x += 8) {
+        int8x16_t v[2];
+        AWQ__UNROLL for (j = 0; j < pairs; j++) {
+            size_t next = 2 * j + 1 < tokens ? 2 * j + 1 : 2 * j;
+            v[j] = vcombine_s8(vld1_s8((const int8_t *)(x + 2 * j * slot_size)),
+                               vld1_s8((const int8_t *)(x + next * slot_size)));
+        }
+        AWQ__UNROLL for (r = 0; r < 8; r++) {
+            int8x16_t q = vld1q_s8((const int8_t *)(w + 16 * r));
+            AWQ__UNROLL for (j = 0; j < pairs; j++) two[j][r] = vmmlaq_s32(two[j][r], q, v[j]);
+        }
+    }
+    AWQ__UNROLL for (j = 0; j < pairs; j++)
+        AWQ__UNROLL for (r = 0; r < 4; r++) {
+            int32x4_t a = two[j][2 * r], b = two[j][2 * r + 1];
+            sum[2 * j][r] = vaddq_s32(sum[2 * j][r], vuzp1q_s32(a, b));
+            if (2 * j + 1 < tokens)
+                sum[2 * j + 1][r] = vaddq_s32(sum[2 * j + 1][r], vuzp2q_s32(a, b));
+        }
+}
+
+AWQ__MULTIPLY_NEON(i8mm, AWQ__I8MM)
+AWQ__MATMUL_PLAIN(i8mm, NULL)
+
+#endif /* AWQ__I8MM */
+
+/* Sums of pairs that stand next to each other. */
+AWQ__INLINE int32x4_t awq__pairs_neon(int32x4_t a, int32x4_t b) {
+#ifdef AWQ__ARM64
+    return vpaddq_s32(a, b);
+#else
+    return vcombine_s32(vpadd_s32(vget_low_s32(a), vget_high_s32(a)),
+                        vpadd_s32(vget_low_s32(b), vget_high_s32(b)));
+#endif
+}
+
+AWQ__INLINE int8x16_t awq__spread_neon(const unsigned char *p) {
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return vreinterpretq_s8_s32(vdupq_n_s32(v));
+}
+
+/* 8 rows: |w| <= 15, so 16 products of bytes add up in 16 bits. */
+AWQ__INLINE void awq__narrow_neon(const unsigned char *w, const unsigned char *x, size_t slot_size,
+                                  size_t tokens, size_t steps, int32x4_t sum[4][2]) {
+    size_t k, t, r;
+    while (steps) {
+        size_t run = awq__min(steps, 16);
+        int16x8_t short_sum[4][4];
+        AWQ__UNROLL for (t = 0; t < tokens; t++)
+            AWQ__UNROLL for (r = 0; r < 4; r++) short_sum[t][r] = vdupq_n_s16(0);
+        for (k = 0; k < run; k++, w += 64, x += 4)
+            AWQ__UNROLL for (r = 0; r < 2; r++) {
+                int8x16_t q = vld1q_s8((const int8_t *)(w + 16 * r));
+                AWQ__UNROLL for (t = 0; t < tokens; t++) {
+                    int8x16_t v = awq__spread_neon(x + t * slot_size);
+                    int16x8_t *s = &short_sum[t][2 * r];
+                    s[0] = vmlal_s8(s[0], vget_low_s8(q), vget_low_s8(v));
+                    s[1] = vmlal_s8(s[1], vget_high_s8(q), vget_high_s8(v));
+                }
+            }
+        AWQ__UNROLL for (t = 0; t < tokens; t++)
+            AWQ__UNROLL for (r = 0; r < 2; r++)
+                sum[t][r] = vaddq_s32(sum[t][r],
+                                      awq__pairs_neon(vpaddlq_s16(short_sum[t][2 * r]),
+                                                      vpaddlq_s16(short_sum[t][2 * r + 1])));
+        steps -= run;
+    }
+}
+
+/* 8 rows of 8-bit weights */
+AWQ__INLINE void awq__wide_neon(const unsigned char *w, const unsigned char *x, size_t slot_size,
+                                size_t tokens, size_t steps, int32x4_t sum[4][2]) {
+    int32x4_t pairs[4][4];
+    size_t k, t, r;
+    AWQ__UNROLL for (t = 0; t < tokens; t++)
+        AWQ__UNROLL for (r = 0; r < 4; r++) pairs[t][r] = vdupq_n_s32(0);
+    for (k = 0; k < steps; k++, w += 64, x += 4)
+        AWQ__UNROLL for (r = 0; r < 2; r++) {
+            int8x16_t q = vld1q_s8((const int8_t *)(w + 16 * r));
+            AWQ__UNROLL for (t = 0; t < tokens; t++) {
+                int8x16_t v = awq__spread_neon(x + t * slot_size);
+                int32x4_t *s = &pairs[t][2 * r];
+                s[0] = vpadalq_s16(s[0], vmull_s8(vget_low_s8(q), vget_low_s8(v)));
+                s[1] = vpadalq_s16(s[1], vmull_s8(vget_high_s8(q), vget_high_s8(v)));
+            }
+        }
+    AWQ__UNROLL for (t = 0; t < tokens; t++)
+        AWQ__UNROLL for (r = 0; r < 2; r++)
+            sum[t][r] =
+                vaddq_s32(sum[t][r], awq__pairs_neon(pairs[t][2 * r], pairs[t][2 * r + 1]));
+}
+
+AWQ__INLINE void awq__dots_neon(const awq__panel *panel, const unsigned char *x, size_t slot_size,
+                                size_t tokens, int32x4_t sum[4][4]) {
+    size_t half, t, r;
+    for (half = 0; half < 2; half++) {
+        const unsigned char *w = panel->bytes[0][0] + 32 * half;
+        int32x4_t part[4][2];
+        AWQ__UNROLL for (t = 0; t < tokens; t++)
+            AWQ__UNROLL for (r = 0; r < 2; r++) part[t][r] = sum[t][2 * half + r];
+        if (panel->wide) awq__wide_neon(w, x, slot_size, tokens, panel->steps, part);
+        else awq__narrow_neon(w, x, slot_size, tokens, panel->steps, part);
+        AWQ__UNROLL for (t = 0; t < tokens; t++)
+            AWQ__UNROLL for (r = 0; r < 2; r++) sum[t][2 * half + r] = part[t][r];
+    }
+}
+
+AWQ__MULTIPLY_NEON(neon, )
+AWQ__MATMUL_PLAIN(neon, NULL)
+
+#endif /* AWQ__NEON */
 
 /* =================================================================================================
    >>simd-detect
@@ -878,6 +1664,23 @@ AWQDEF uint32_t awq_cpu_features(void) {
 }
 #endif
 
+#ifdef AWQ__NEON
+AWQDEF uint32_t awq_cpu_features(void) {
+    uint32_t found = AWQ_CPU_NEON;
+#ifdef __ARM_FEATURE_DOTPROD
+    found |= AWQ_CPU_DOTPROD;
+#endif
+#ifdef __ARM_FEATURE_MATMUL_INT8
+    found |= AWQ_CPU_I8MM;
+#endif
+#ifdef AWQ__HWCAP
+    if (getauxval(AT_HWCAP) & 1ul << 20) found |= AWQ_CPU_DOTPROD;
+    if (getauxval(AT_HWCAP2) & 1ul << 13) found |= AWQ_CPU_I8MM;
+#endif
+    return found;
+}
+#endif
+
 /* A slot-based kernel set; the hot loops of quantization come from the portable one or its own. */
 static awq_kernels awq__slot_kernels(const char *name) {
     awq_kernels k = awq_kernels_portable();
@@ -886,6 +1689,19 @@ static awq_kernels awq__slot_kernels(const char *name) {
     k.token_size = awq__token_size_slots;
     return k;
 }
+
+#ifndef AWQ__X86
+static awq_kernels awq__plain_kernels(const char *name,
+                                      void (*matmul)(const awq_packed *packed,
+                                                     const awq_prepared *x, const float *bias,
+                                                     awq_matrix y, size_t row_begin,
+                                                     size_t row_end)) {
+    awq_kernels k = awq__slot_kernels(name);
+    k.prepare = awq__prepare_plain;
+    k.matmul_rows = matmul;
+    return k;
+}
+#endif
 
 /* The sets that need no other features, fastest first. */
 static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SETS]) {
@@ -897,6 +1713,29 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
         out[n].prepare = awq__prepare_avx2;
         out[n++].matmul_rows = awq__matmul_avx512vnni;
     }
+#ifdef AWQ__HAS_AVXVNNI
+    if ((features & AWQ_CPU_AVX2) && (features & AWQ_CPU_AVX_VNNI)) {
+        out[n] = awq__slot_kernels("avxvnni");
+        out[n].prepare = awq__prepare_avx2;
+        out[n++].matmul_rows = awq__matmul_avxvnni;
+    }
+#endif
+    if (features & AWQ_CPU_AVX2) {
+        out[n] = awq__slot_kernels("avx2");
+        out[n].prepare = awq__prepare_avx2;
+        out[n++].matmul_rows = awq__matmul_avx2;
+    }
+#endif
+#ifdef AWQ__NEON
+    if (!(features & AWQ_CPU_NEON)) return n;
+#ifdef AWQ__I8MM
+    if ((features & AWQ_CPU_DOTPROD) && (features & AWQ_CPU_I8MM))
+        out[n++] = awq__plain_kernels("i8mm", awq__matmul_i8mm);
+#endif
+#ifdef AWQ__DOTPROD
+    if (features & AWQ_CPU_DOTPROD) out[n++] = awq__plain_kernels("dotprod", awq__matmul_dotprod);
+#endif
+    out[n++] = awq__plain_kernels("neon", awq__matmul_neon);
 #endif
     return n;
 }
