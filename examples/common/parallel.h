@@ -13,24 +13,25 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/*  Checks of a shared word before a thread goes to sleep: a matmul of one token ends within this
-    time, and waking a sleeping thread costs more than the matmul. */
-#define PARALLEL_SPINS 20000
+/*  How often a thread looks for news before it goes to sleep: some tens of microseconds, because
+    waking a sleeping thread takes longer than the matmul of one token. */
+#define PARALLEL_SPINS 2000
 
 typedef void parallel_task(void *arg, size_t begin, size_t end, size_t worker);
 
 typedef struct parallel_pool {
     size_t workers;             /* threads that take part, the calling one included */
     pthread_t *threads;         /* the workers - 1 others */
-    pthread_mutex_t lock;       /* guards all that follows */
-    pthread_cond_t wake, done;
-    unsigned job;               /* counts jobs; a new value is a new job */
-    size_t running;             /* threads still busy with it */
-    size_t numbered;            /* threads that have taken their worker number */
-    bool stopping;
-    size_t count, step;
+    size_t count, step;         /* the job; no task: stop */
     parallel_task *task;
     void *arg;
+    /* shared words, read and written atomically */
+    size_t numbered;            /* threads that have taken their worker number */
+    unsigned job;               /* counts jobs; a new value is a new job */
+    size_t running;             /* threads still busy with it */
+    size_t asleep;              /* threads that must be woken by a signal */
+    pthread_mutex_t lock;       /* only for going to sleep and waking up */
+    pthread_cond_t news;        /* job, or running, has changed */
 } parallel_pool;
 
 /*  Worker w of n does one contiguous range: whole steps, shared out as evenly as they go. */
@@ -45,34 +46,57 @@ static inline void parallel_share(const parallel_pool *pool, size_t worker)
     if (first < last) pool->task(pool->arg, first * pool->step, end, worker);
 }
 
-static inline void parallel_await_job(parallel_pool *pool, unsigned seen)
+static inline void parallel_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory");
+#endif
+}
+
+/*  Workers wait for the next job, the caller waits until no worker is running. */
+static inline bool parallel_has_come(parallel_pool *pool, bool is_worker, unsigned seen)
+{
+    return is_worker ? __atomic_load_n(&pool->job, __ATOMIC_SEQ_CST) != seen
+                     : __atomic_load_n(&pool->running, __ATOMIC_SEQ_CST) == 0;
+}
+
+static inline void parallel_await(parallel_pool *pool, bool is_worker, unsigned seen)
 {
     int spin;
-    for (spin = 0; spin < PARALLEL_SPINS; spin++)
-        if (__atomic_load_n(&pool->job, __ATOMIC_ACQUIRE) != seen) break;
+
+    for (spin = 0; spin < PARALLEL_SPINS; spin++) {
+        if (parallel_has_come(pool, is_worker, seen)) return;
+        parallel_pause();
+    }
     pthread_mutex_lock(&pool->lock);
-    while (pool->job == seen && !pool->stopping) pthread_cond_wait(&pool->wake, &pool->lock);
+    __atomic_add_fetch(&pool->asleep, 1, __ATOMIC_SEQ_CST);
+    while (!parallel_has_come(pool, is_worker, seen)) pthread_cond_wait(&pool->news, &pool->lock);
+    __atomic_sub_fetch(&pool->asleep, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/*  After a shared word has changed. Who is not yet asleep sees the change before it sleeps. */
+static inline void parallel_wake(parallel_pool *pool)
+{
+    if (__atomic_load_n(&pool->asleep, __ATOMIC_SEQ_CST) == 0) return;
+    pthread_mutex_lock(&pool->lock);
+    pthread_cond_broadcast(&pool->news);
     pthread_mutex_unlock(&pool->lock);
 }
 
 static inline void *parallel_thread(void *argument)
 {
     parallel_pool *pool = argument;
+    size_t worker = __atomic_add_fetch(&pool->numbered, 1, __ATOMIC_SEQ_CST);
     unsigned seen = 0;
-    size_t worker;
 
-    pthread_mutex_lock(&pool->lock);
-    worker = ++pool->numbered;
-    pthread_mutex_unlock(&pool->lock);
     for (;;) {
-        parallel_await_job(pool, seen);
-        if (pool->stopping) return NULL;
-        seen++;
+        parallel_await(pool, true, seen++);
+        if (!pool->task) return NULL;
         parallel_share(pool, worker);
-        pthread_mutex_lock(&pool->lock);
-        if (__atomic_sub_fetch(&pool->running, 1, __ATOMIC_ACQ_REL) == 0)
-            pthread_cond_signal(&pool->done);
-        pthread_mutex_unlock(&pool->lock);
+        if (__atomic_sub_fetch(&pool->running, 1, __ATOMIC_SEQ_CST) == 0) parallel_wake(pool);
     }
 }
 
@@ -85,8 +109,7 @@ static inline void parallel_start(parallel_pool *pool, size_t threads)
 
     *pool = empty;
     pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->wake, NULL);
-    pthread_cond_init(&pool->done, NULL);
+    pthread_cond_init(&pool->news, NULL);
     if (threads == 0) threads = processors > 0 ? (size_t)processors : 1;
     pool->workers = 1;
     pool->threads = malloc(threads * sizeof *pool->threads);
@@ -96,49 +119,43 @@ static inline void parallel_start(parallel_pool *pool, size_t threads)
         pool->workers++;
 }
 
+static inline void parallel_publish(parallel_pool *pool, size_t count, size_t step,
+                                    parallel_task *task, void *arg)
+{
+    pool->count = count;
+    pool->step = step ? step : 1;
+    pool->task = task;
+    pool->arg = arg;
+    __atomic_store_n(&pool->running, pool->workers - 1, __ATOMIC_SEQ_CST);
+    __atomic_add_fetch(&pool->job, 1, __ATOMIC_SEQ_CST);
+    parallel_wake(pool);
+}
+
 /*  Calls task on ranges that cover [0, count) once, every begin a multiple of step, and returns
     when all are done. Not to be called from inside a task. */
 static inline void parallel_run(void *context, size_t count, size_t step, parallel_task *task,
                                 void *arg)
 {
     parallel_pool *pool = context;
-    int spin;
 
     if (count == 0) return;
     if (pool->workers == 1 || count <= step) {
         task(arg, 0, count, 0);
         return;
     }
-    pthread_mutex_lock(&pool->lock);
-    pool->count = count;
-    pool->step = step ? step : 1;
-    pool->task = task;
-    pool->arg = arg;
-    __atomic_store_n(&pool->running, pool->workers - 1, __ATOMIC_RELEASE);
-    __atomic_store_n(&pool->job, pool->job + 1, __ATOMIC_RELEASE);
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
-
+    parallel_publish(pool, count, step, task, arg);
     parallel_share(pool, 0);
-    for (spin = 0; spin < PARALLEL_SPINS; spin++)
-        if (__atomic_load_n(&pool->running, __ATOMIC_ACQUIRE) == 0) break;
-    pthread_mutex_lock(&pool->lock);
-    while (pool->running != 0) pthread_cond_wait(&pool->done, &pool->lock);
-    pthread_mutex_unlock(&pool->lock);
+    parallel_await(pool, false, 0);
 }
 
 static inline void parallel_stop(parallel_pool *pool)
 {
     size_t i;
 
-    pthread_mutex_lock(&pool->lock);
-    pool->stopping = true;
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
+    parallel_publish(pool, 0, 1, NULL, NULL);
     for (i = 0; i + 1 < pool->workers; i++) pthread_join(pool->threads[i], NULL);
     free(pool->threads);
-    pthread_cond_destroy(&pool->done);
-    pthread_cond_destroy(&pool->wake);
+    pthread_cond_destroy(&pool->news);
     pthread_mutex_destroy(&pool->lock);
 }
 

@@ -2,6 +2,7 @@
 #include "evaluate.h"
 
 #include "../common/progress.h"
+#include "dense.h"
 
 #include <math.h>
 
@@ -17,12 +18,9 @@ typedef struct nll_job {
 /*  -log of the probability that the logits give to the token that really came next. */
 static double negative_log_likelihood(const float *logits, size_t count, uint32_t target)
 {
-    float most = logits[0];
-    double sum = 0;
-    size_t i;
+    float most;
+    double sum = exp_sum(logits, count, &most);
 
-    for (i = 1; i < count; i++) most = logits[i] > most ? logits[i] : most;
-    for (i = 0; i < count; i++) sum += (double)expf(logits[i] - most);
     return log(sum) - (double)(logits[target] - most);
 }
 
@@ -163,6 +161,54 @@ bool generate(const model *m, compute *c, const token_list *prompt, size_t limit
     free(logits);
     session_close(&s);
     return generated;
+}
+
+/* ---- speed ----------------------------------------------------------------------------------- */
+
+static bool timed_prompt(session *s, const token_list *text, float *logits, double *rate,
+                         failure *why)
+{
+    double started = seconds_now();
+
+    s->position = 0;
+    if (!session_forward(s, text->ids, WINDOW, why)) return false;
+    if (!session_logits(s, WINDOW - 1, 1, logits, why)) return false;
+    *rate = WINDOW / (seconds_now() - started);
+    return true;
+}
+
+static bool timed_tokens(session *s, float *logits, double *rate, failure *why)
+{
+    double started = seconds_now();
+    int i;
+
+    for (i = 0; i < SPEED_TOKENS; i++) {
+        uint32_t next = likeliest(logits, s->m->vocabulary);
+        if (!session_forward(s, &next, 1, why)) return false;
+        if (!session_logits(s, 0, 1, logits, why)) return false;
+    }
+    *rate = SPEED_TOKENS / (seconds_now() - started);
+    return true;
+}
+
+bool measure_speed(const model *m, compute *c, const token_list *text, text_speed *speed,
+                   failure *why)
+{
+    float *logits;
+    session s;
+    bool done;
+
+    if (text->count < WINDOW)
+        return fail(why, "the text has %zu tokens; at least %d are needed", text->count, WINDOW);
+    if (!session_open(&s, m, c, WINDOW + SPEED_TOKENS, WINDOW, why)) return false;
+    logits = malloc(m->vocabulary * sizeof *logits);
+    done = logits ? timed_prompt(&s, text, logits, &speed->prompt_rate, why)
+                        && timed_prompt(&s, text, logits, &speed->prompt_rate, why)
+                        && timed_tokens(&s, logits, &speed->generation_rate, why)
+                  : fail(why, "out of memory");
+    free(logits);
+    session_close(&s);
+    return done;
 }
 
 /* ---- are two models the same? ---------------------------------------------------------------- */

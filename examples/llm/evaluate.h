@@ -22,6 +22,16 @@ bool score_text(const model *m, compute *c, const token_list *text, const char *
 bool generate(const model *m, compute *c, const token_list *prompt, size_t limit,
               token_list *answer, double *rate, failure *why);
 
+/*  Tokens per second, for a prompt of WINDOW tokens up to the logits of its last, and for
+    SPEED_TOKENS more, each the likeliest; after one prompt that is not timed. */
+#define SPEED_TOKENS 128
+typedef struct text_speed {
+    double prompt_rate, generation_rate;
+} text_speed;
+
+bool measure_speed(const model *m, compute *c, const token_list *text, text_speed *speed,
+                   failure *why);
+
 /*  A fingerprint of the logits of the text's first 64 tokens: equal bits, equal fingerprints. */
 bool fingerprint(const model *m, compute *c, const token_list *text, uint64_t *print, failure *why);
 

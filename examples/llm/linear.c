@@ -1,88 +1,7 @@
 /*  linear.c - see linear.h. */
 #include "linear.h"
 
-/* ---- the fp32 kernel ------------------------------------------------------------------------- */
-
-/*  Sums run in LANES parallel lanes, which no compiler may introduce by itself without -ffast-math.
-    Every (row, token) pair sums in the same order, whichever tile computes it. */
-#define TILE_ROWS 4
-#if defined(__AVX512F__)
-#define LANES 16
-#define TILE_TOKENS 4
-#elif defined(__AVX__)
-#define LANES 8
-#define TILE_TOKENS 2
-#else
-#define LANES 4
-#define TILE_TOKENS 2
-#endif
-
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
-
-static inline lanes load_lanes(const float *p)
-{
-    lanes v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static inline float sum_lanes(lanes v)
-{
-    float sums[LANES];
-    int half, i;
-
-    memcpy(sums, &v, sizeof sums);
-    for (half = LANES / 2; half; half /= 2)
-        for (i = 0; i < half; i++) sums[i] += sums[i + half];
-    return sums[0];
-}
-
-/*  rows and tokens are constants at every call, so that the sums stay in registers. */
-static inline __attribute__((always_inline)) void tile(const float *w, size_t w_stride,
-                                                       const float *x, size_t x_stride, size_t n,
-                                                       float *y, size_t y_stride, const size_t rows,
-                                                       const size_t tokens)
-{
-    lanes sums[TILE_ROWS][TILE_TOKENS];
-    size_t whole = n - n % LANES, i, r, t;
-
-    memset(sums, 0, sizeof sums);
-    for (i = 0; i < whole; i += LANES)
-        for (t = 0; t < tokens; t++) {
-            lanes xs = load_lanes(x + t * x_stride + i);
-            for (r = 0; r < rows; r++) sums[r][t] += load_lanes(w + r * w_stride + i) * xs;
-        }
-    for (t = 0; t < tokens; t++)
-        for (r = 0; r < rows; r++) {
-            float sum = sum_lanes(sums[r][t]);
-            for (i = whole; i < n; i++) sum += w[r * w_stride + i] * x[t * x_stride + i];
-            y[t * y_stride + r] = sum;
-        }
-}
-
-void matmul_f32(const float *w, size_t w_stride, size_t rows, const float *x, size_t x_stride,
-                size_t tokens, size_t n, float *y, size_t y_stride)
-{
-    size_t r, t;
-
-    for (t = 0; t + TILE_TOKENS <= tokens; t += TILE_TOKENS) {
-        const float *xt = x + t * x_stride;
-        float *yt = y + t * y_stride;
-        for (r = 0; r + TILE_ROWS <= rows; r += TILE_ROWS)
-            tile(w + r * w_stride, w_stride, xt, x_stride, n, yt + r, y_stride, TILE_ROWS,
-                 TILE_TOKENS);
-        for (; r < rows; r++)
-            tile(w + r * w_stride, w_stride, xt, x_stride, n, yt + r, y_stride, 1, TILE_TOKENS);
-    }
-    for (; t < tokens; t++) {
-        const float *xt = x + t * x_stride;
-        float *yt = y + t * y_stride;
-        for (r = 0; r + TILE_ROWS <= rows; r += TILE_ROWS)
-            tile(w + r * w_stride, w_stride, xt, x_stride, n, yt + r, y_stride, TILE_ROWS, 1);
-        for (; r < rows; r++)
-            tile(w + r * w_stride, w_stride, xt, x_stride, n, yt + r, y_stride, 1, 1);
-    }
-}
+#include "dense.h"
 
 /* ---- threads and scratch --------------------------------------------------------------------- */
 
@@ -226,6 +145,71 @@ static bool prepare(apply_job *job, failure *why)
     return report_status(c, why);
 }
 
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+/*  Rows of a packed tensor stand in blocks of AWQ_ROW_STEP: the block of `row`, up to that row. */
+static awq_packed block_up_to(const awq_packed *all, size_t row)
+{
+    size_t block = row / AWQ_ROW_STEP, blocks = (all->out_features - 1) / AWQ_ROW_STEP + 1;
+    size_t groups = awq_group_count(all->in_features, all->quant.group_size);
+    size_t zero_bytes = all->quant.bits <= 4 ? AWQ_ROW_STEP / 2 : AWQ_ROW_STEP;
+    awq_packed view = *all;
+
+    view.out_features = row % AWQ_ROW_STEP + 1;
+    view.q_offset += block * ((all->scales_offset - all->q_offset) / blocks);
+    view.scales_offset += block * groups * AWQ_ROW_STEP * awq_dtype_size(all->quant.scale_dtype);
+    view.zeros_offset += block * groups * zero_bytes;
+    return view;
+}
+
+/*  Row `row` of a tensor as a tensor. */
+static awq_tensor one_row(const awq_tensor *all, size_t row)
+{
+    size_t groups = awq_group_count(all->in_features, all->quant.group_size);
+    awq_tensor one = *all;
+
+    one.out_features = 1;
+    one.q += row * all->in_features;
+    one.zeros += row * groups;
+    one.scales = (char *)all->scales + row * groups * awq_dtype_size(all->quant.scale_dtype);
+    return one;
+}
+
+static bool packed_row(const awq_packed *packed, size_t row, float *out, failure *why)
+{
+    awq_packed block = block_up_to(packed, row);
+    size_t rows = block.out_features, columns = packed->in_features;
+    size_t size = awq_tensor_size(packed->quant, rows, columns);
+    awq_kernels kernels = awq_kernels_portable();
+    void *memory = malloc(size);
+    awq_tensor tensor, last;
+    awq_status status = AWQ_ERR_MEMORY;
+
+    if (memory) status = awq_tensor_init(&tensor, packed->quant, rows, columns, memory, size);
+    if (status == AWQ_OK) status = awq_unpack(&kernels, &block, &tensor, 0, rows);
+    if (status == AWQ_OK) {
+        last = one_row(&tensor, rows - 1);
+        status = awq_dequantize(&last, NULL, awq_matrix_view(out, AWQ_F32, 1, columns), 0, 1);
+    }
+    free(memory);
+    return status == AWQ_OK ? true : fail(why, "row %zu: %s", row, awq_status_string(status));
+}
+
+static void plain_row(const linear *l, size_t row, float *out)
+{
+    if (l->weight)
+        memcpy(out, l->weight + row * l->in_features, l->in_features * sizeof *out);
+    else
+        gguf_row_to_f32(l->stored, row, out);
+}
+
+bool linear_row(const linear *l, size_t row, float *out, failure *why)
+{
+    if (l->packed.data) return packed_row(&l->packed, row, out, why);
+    plain_row(l, row, out);
+    return true;
+}
+
 typedef struct decode_job {
     const linear *l;
     float *out;
@@ -234,15 +218,11 @@ typedef struct decode_job {
 static void decode_task(void *arg, size_t begin, size_t end, size_t worker)
 {
     const decode_job *job = arg;
-    size_t n = job->l->in_features, row;
+    size_t row;
 
     (void)worker;
-    for (row = begin; row < end; row++) {
-        if (job->l->weight)
-            memcpy(job->out + row * n, job->l->weight + row * n, n * sizeof(float));
-        else
-            gguf_row_to_f32(job->l->stored, row, job->out + row * n);
-    }
+    for (row = begin; row < end; row++)
+        plain_row(job->l, row, job->out + row * job->l->in_features);
 }
 
 void linear_decode(compute *c, const linear *l, float *out)

@@ -42,11 +42,10 @@ void compute_close(compute *c);
 bool linears_apply(compute *c, const linear *linears, size_t count, const float *x, size_t tokens,
                    float *const *outputs, failure *why);
 
+/*  One row of W in fp32, out [in_features]. */
+bool linear_row(const linear *l, size_t row, float *out, failure *why);
+
 /*  All of W in fp32, out [out_features][in_features]; not for quantized linears. */
 void linear_decode(compute *c, const linear *l, float *out);
-
-/*  y[t][r] = sum over n of w[r][n] x[t][n], on the calling thread. */
-void matmul_f32(const float *w, size_t w_stride, size_t rows, const float *x, size_t x_stride,
-                size_t tokens, size_t n, float *y, size_t y_stride);
 
 #endif

@@ -1,7 +1,7 @@
 /*  main.c - quantizes a language model with AWQ and shows what that costs and brings.
 
     Every measurement runs in a process of its own, so that its peak memory is its own. */
-#include "quantize.h"
+#include "study.h"
 
 #include "../common/progress.h"
 
@@ -11,7 +11,7 @@ typedef struct settings {
     const char *model, *text, *calibration, *save, *prompt;
     size_t threads, answer_tokens;
     awq_precision precision;
-    bool measure_only, print_ids;
+    bool measure_only, print_ids, print_speed, check_sketch;
     quantize_options quantize;
 } settings;
 
@@ -342,21 +342,92 @@ static bool measure(const settings *set, const description *d, failure *why)
     return true;
 }
 
-/*  The token ids of the text, one per line, for comparing with other programs. */
-static bool print_ids(const settings *set, failure *why)
-{
-    token_list tokens;
-    model m;
-    size_t i;
-    bool done;
+/* ---- other questions about one model ------------------------------------------------------- */
 
-    if (!model_open(&m, set->model, why)) return false;
-    done = read_tokens(&m.tok, set->text, &tokens, why);
+typedef bool question(const settings *set, model *m, compute *c, failure *why);
+
+/*  The token ids of the text, one per line, for comparing with other programs. */
+static bool print_ids(const settings *set, model *m, compute *c, failure *why)
+{
+    token_list tokens = { 0 };
+    bool done = read_tokens(&m->tok, set->text, &tokens, why);
+    size_t i;
+
+    (void)c;
     for (i = 0; done && i < tokens.count; i++) printf("%u\n", (unsigned)tokens.ids[i]);
     token_list_free(&tokens);
-    model_close(&m);
     return done;
 }
+
+static bool print_speed(const settings *set, model *m, compute *c, failure *why)
+{
+    token_list text = { 0 };
+    text_speed speed;
+    bool done;
+
+    if (!model_is_quantized(m) && fits_in_memory(model_decoded_size(m)) && !model_decode(m, c, why))
+        return false;
+    done = read_tokens(&m->tok, set->text, &text, why) && measure_speed(m, c, &text, &speed, why);
+    if (done)
+        printf("prompt of %d: %.1f tokens/s, then %d: %.1f tokens/s (%zu threads, %s)\n", WINDOW,
+               speed.prompt_rate, SPEED_TOKENS, speed.generation_rate, c->pool.workers,
+               c->kernels.name);
+    token_list_free(&text);
+    return done;
+}
+
+static void print_excess(const char *linears, const excess *e)
+{
+    printf("| %-16s | %11zu | %8zu | %6.1f %% | %7.3f %% | %7.3f %% | %7.3f %% |\n", linears,
+           e->sketch_rows, e->searches, 100 * e->none, 100 * e->median, 100 * e->ninth_decile,
+           100 * e->most);
+}
+
+static void print_study(const sketch_study *study)
+{
+    size_t i;
+
+    printf("\nexact loss above the least, of the ratio that a sketch picks (%d seeds)\n"
+           "| linears          | sketch rows | searches |     none |    median | ninth dec. |"
+           "      most |\n"
+           "|------------------|------------:|---------:|---------:|----------:|-----------:|"
+           "----------:|\n",
+           SKETCH_SEEDS);
+    for (i = 0; i < SKETCH_SIZES; i++) print_excess("each alone", &study->alone[i]);
+    for (i = 0; i < SKETCH_SIZES; i++) print_excess("sharing an input", &study->together[i]);
+}
+
+static bool check_sketch(const settings *set, model *m, compute *c, failure *why)
+{
+    token_list text = { 0 };
+    sketch_study study;
+    bool done;
+
+    if (model_is_quantized(m))
+        return fail(why, "%s: is quantized already; --check-sketch needs the original", set->model);
+    done = read_tokens(&m->tok, set->calibration, &text, why)
+           && study_sketches(m, c, &text, &set->quantize, &study, why);
+    if (done) print_study(&study);
+    token_list_free(&text);
+    return done;
+}
+
+static bool ask_model(const settings *set, question *ask, failure *why)
+{
+    bool done = false;
+    compute c;
+    model m;
+
+    if (!compute_open(&c, set->threads, set->precision, why)) return false;
+    if (model_open(&m, set->model, why)) {
+        done = ask(set, &m, &c, why);
+        model_close(&m);
+    }
+    compute_close(&c);
+    return done;
+}
+
+/* ---- the comparison -------------------------------------------------------------------------- */
 
 static bool compare(const settings *set, const description *d, const char *path, failure *why)
 {
@@ -399,7 +470,9 @@ static bool run(const settings *set, failure *why)
 {
     description d;
 
-    if (set->print_ids) return print_ids(set, why);
+    if (set->print_ids) return ask_model(set, print_ids, why);
+    if (set->print_speed) return ask_model(set, print_speed, why);
+    if (set->check_sketch) return ask_model(set, check_sketch, why);
     if (!inspect(set, &d, why)) return false;
     printf("model: %s, %zu layers, %.1f MB: %s\n", d.name.text, d.layers,
            megabytes(file_size(set->model)), set->model);
@@ -425,10 +498,13 @@ static void print_usage(FILE *to)
           "  --prompt TEXT   what to ask the model\n"
           "  --tokens N      length of the answer at most (120)\n"
           "  --group N       inputs per scale, -1: whole row (128)\n"
+          "  --head BITS     of the output head: 8, 4, or 16: as it is in the file (8)\n"
           "  --save FILE     keep the AWQ model; load it by naming it instead of MODEL.gguf\n"
           "  --threads N     (one per processor)\n"
           "  --measure       only measure MODEL.gguf as it is\n"
           "  --ids           only print the token ids of the text\n"
+          "  --speed         only time a prompt of 512 tokens and 128 tokens after it\n"
+          "  --check-sketch  only compare the scale search's sketch with the exact loss\n"
           "  --scale RULE    mean (llm-awq), max (paper) or duo (AutoAWQ)\n"
           "  --no-clip       do not search clip maxima\n"
           "  --no-sinks      count calibration tokens alike, whatever attention they receive\n"
@@ -485,6 +561,11 @@ static bool parse_option(settings *set, const char *option, const char *value, f
         if (!parse_number(value, -1, 1 << 20, &number, option, why)) return false;
         if (number == 0) return fail(why, "--group: 0 is not a group size");
         set->quantize.quant.group_size = (int)number;
+    } else if (strcmp(option, "--head") == 0) {
+        if (!parse_number(value, 4, 16, &number, option, why)) return false;
+        if (number != 4 && number != 8 && number != 16)
+            return fail(why, "--head: the output head has 4, 8 or 16 bits, not %ld", number);
+        set->quantize.head_bits = (int)number;
     } else
         return false;
     return true;
@@ -502,6 +583,10 @@ static bool parse(int count, char **arguments, settings *set, failure *why)
             set->measure_only = true;
         else if (strcmp(word, "--ids") == 0)
             set->print_ids = true;
+        else if (strcmp(word, "--speed") == 0)
+            set->print_speed = true;
+        else if (strcmp(word, "--check-sketch") == 0)
+            set->check_sketch = true;
         else if (strcmp(word, "--no-clip") == 0)
             set->quantize.clip = false;
         else if (strcmp(word, "--no-sinks") == 0)
@@ -532,6 +617,7 @@ int main(int count, char **arguments)
     set.quantize.quant.bits = 4;
     set.quantize.quant.group_size = 128;
     set.quantize.quant.scale_dtype = AWQ_F16;
+    set.quantize.head_bits = 8;
     set.quantize.preset = AWQ_PRESET_LLM_AWQ;
     set.quantize.clip = true;
     set.quantize.weigh_tokens = true;

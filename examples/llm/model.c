@@ -1,6 +1,8 @@
 /*  model.c - see model.h. */
 #include "model.h"
 
+#include "dense.h"
+
 #include <math.h>
 
 /* ---- what stands where ----------------------------------------------------------------------- */
@@ -179,21 +181,29 @@ static bool load_bias(const model *m, linear *l, const char *name, failure *why)
     return true;
 }
 
-static bool load_linear(const model *m, size_t index, size_t which, linear *l, failure *why)
+/*  W stands in the file as NAME.awq, packed, or as NAME.weight. */
+static bool load_weight(const model *m, linear *l, const char *name, failure *why)
 {
     const gguf_tensor *packed;
-    char name[128];
+    char full[136];
+
+    snprintf(full, sizeof full, "%s.awq", name);
+    packed = gguf_find_tensor(&m->gguf, full);
+    if (packed && packed->type == GGUF_I8) return load_packed(l, packed, full, why);
+    snprintf(full, sizeof full, "%s.weight", name);
+    l->stored = need_tensor(m, full, l->in_features, l->out_features, why);
+    return l->stored != NULL;
+}
+
+static bool load_linear(const model *m, size_t index, size_t which, linear *l, failure *why)
+{
+    char name[128], bias[136];
 
     l->in_features = linear_inputs(m, which);
     l->out_features = linear_outputs(m, which);
-    snprintf(name, sizeof name, "blk.%zu.%s.bias", index, linear_name(which));
-    if (!load_bias(m, l, name, why)) return false;
-    snprintf(name, sizeof name, "blk.%zu.%s.awq", index, linear_name(which));
-    packed = gguf_find_tensor(&m->gguf, name);
-    if (packed && packed->type == GGUF_I8) return load_packed(l, packed, name, why);
-    snprintf(name, sizeof name, "blk.%zu.%s.weight", index, linear_name(which));
-    l->stored = need_tensor(m, name, l->in_features, l->out_features, why);
-    return l->stored != NULL;
+    snprintf(name, sizeof name, "blk.%zu.%s", index, linear_name(which));
+    snprintf(bias, sizeof bias, "%s.bias", name);
+    return load_bias(m, l, bias, why) && load_weight(m, l, name, why);
 }
 
 /*  Activations are prepared once per input, so its linears must agree on how. */
@@ -243,17 +253,15 @@ static bool load_layers(model *m, failure *why)
 
 static bool load_ends(model *m, failure *why)
 {
-    const char *head =
-        gguf_find_tensor(&m->gguf, "output.weight") ? "output.weight" : "token_embd.weight";
-
     m->vocabulary = m->tok.tokens_count;
-    m->embedding = need_tensor(m, "token_embd.weight", m->dim, m->vocabulary, why);
-    if (!m->embedding || !load_vector(m, "output_norm.weight", m->dim, &m->output_norm, why))
-        return false;
-    m->head.in_features = m->dim;
-    m->head.out_features = m->vocabulary;
-    m->head.stored = need_tensor(m, head, m->dim, m->vocabulary, why);
-    return m->head.stored != NULL;
+    m->embedding.in_features = m->dim;
+    m->embedding.out_features = m->vocabulary;
+    m->head = m->embedding;
+    if (!load_weight(m, &m->embedding, "token_embd", why)) return false;
+    if (!load_vector(m, "output_norm.weight", m->dim, &m->output_norm, why)) return false;
+    if (!model_is_tied(m)) return load_weight(m, &m->head, "output", why);
+    m->head = m->embedding;
+    return true;
 }
 
 static bool load_model(model *m, failure *why)
@@ -295,6 +303,12 @@ void model_close(model *m)
 bool model_is_quantized(const model *m)
 {
     return m->layers[0].linears[0].packed.data != NULL;
+}
+
+bool model_is_tied(const model *m)
+{
+    return !gguf_find_tensor(&m->gguf, "output.weight")
+           && !gguf_find_tensor(&m->gguf, "output.awq");
 }
 
 /* ---- decoding all weights -------------------------------------------------------------------- */
@@ -363,8 +377,9 @@ bool session_open(session *s, const model *m, compute *c, size_t context, size_t
     s->c = c;
     s->context = context;
     s->batch = batch;
-    s->keys = floats(m->layers_count * context, kv_dim);
-    s->values = floats(m->layers_count * context, kv_dim);
+    s->row = (context + KEYS - 1) / KEYS * KEYS;
+    s->keys = floats(m->layers_count * s->row, kv_dim);
+    s->values = floats(m->layers_count * s->row, kv_dim);
     s->cosines = floats(context, m->rope_dims / 2);
     s->sines = floats(context, m->rope_dims / 2);
     s->hidden = floats(batch, m->dim);
@@ -376,7 +391,7 @@ bool session_open(session *s, const model *m, compute *c, size_t context, size_t
     s->gate = floats(batch, m->ffn_dim);
     s->up = floats(batch, m->ffn_dim);
     s->delta = floats(batch, m->dim);
-    s->scores = floats(c->pool.workers, context);
+    s->scores = floats(c->pool.workers * (m->heads / m->kv_heads) * QUERIES, s->row);
     s->received = floats(m->heads, batch);
     if (!s->keys || !s->values || !s->cosines || !s->sines || !s->hidden || !s->normed || !s->q
         || !s->k || !s->v || !s->attended || !s->gate || !s->up || !s->delta || !s->scores
@@ -414,121 +429,182 @@ void session_close(session *s)
 
 /* ---- the pieces of a layer ------------------------------------------------------------------- */
 
-static void rms_norm(const float *x, size_t tokens, size_t dim, const float *weight, float epsilon,
-                     float *out)
-{
-    size_t t, i;
+typedef struct norm_job {
+    const float *x, *weight;
+    size_t dim;
+    float epsilon, *out;
+} norm_job;
 
-    for (t = 0; t < tokens; t++, x += dim, out += dim) {
-        double squares = 0;
-        float scale;
-        for (i = 0; i < dim; i++) squares += (double)x[i] * (double)x[i];
-        scale = 1.0f / sqrtf((float)(squares / (double)dim) + epsilon);
-        for (i = 0; i < dim; i++) out[i] = x[i] * scale * weight[i];
-    }
+static void norm_task(void *arg, size_t begin, size_t end, size_t worker)
+{
+    const norm_job *job = arg;
+    (void)worker;
+    for (; begin < end; begin++)
+        rms_norm(job->x + begin * job->dim, job->dim, job->weight, job->epsilon,
+                 job->out + begin * job->dim);
+}
+
+/*  s->normed = norm(x) * weight. */
+static void norm(session *s, const float *x, size_t tokens, const float *weight)
+{
+    norm_job job = { x, weight, s->m->dim, s->m->norm_epsilon, s->normed };
+    parallel_run(&s->c->pool, tokens, 1, norm_task, &job);
 }
 
 /*  Rotates adjacent pairs of channels (GGUF stores q and k rows in that order) of every head. */
-static void rope(const session *s, float *x, size_t heads, size_t tokens)
+static void rope(const session *s, float *x, size_t heads, size_t position)
 {
-    size_t pairs = s->m->rope_dims / 2, t, h, i;
+    size_t pairs = s->m->rope_dims / 2, h, i;
+    const float *cosines = s->cosines + position * pairs, *sines = s->sines + position * pairs;
 
-    for (t = 0; t < tokens; t++) {
-        const float *cosines = s->cosines + (s->position + t) * pairs;
-        const float *sines = s->sines + (s->position + t) * pairs;
-        for (h = 0; h < heads; h++, x += s->m->head_dim)
-            for (i = 0; i < pairs; i++) {
-                float a = x[2 * i], b = x[2 * i + 1];
-                x[2 * i] = a * cosines[i] - b * sines[i];
-                x[2 * i + 1] = a * sines[i] + b * cosines[i];
-            }
-    }
-}
-
-static void softmax(float *x, size_t count)
-{
-    float most = x[0], sum = 0;
-    size_t i;
-
-    for (i = 1; i < count; i++) most = x[i] > most ? x[i] : most;
-    for (i = 0; i < count; i++) sum += x[i] = expf(x[i] - most);
-    for (i = 0; i < count; i++) x[i] /= sum;
+    for (h = 0; h < heads; h++, x += s->m->head_dim)
+        for (i = 0; i < pairs; i++) {
+            float a = x[2 * i], b = x[2 * i + 1];
+            x[2 * i] = a * cosines[i] - b * sines[i];
+            x[2 * i + 1] = a * sines[i] + b * cosines[i];
+        }
 }
 
 typedef struct attention_job {
     session *s;
-    const float *keys, *values; /* of this layer */
+    float *keys, *values; /* of this layer */
     size_t tokens;
+    bool watched;
 } attention_job;
 
-/*  One query token of one head: out = sum over its past of softmax(q . k / sqrt(d)) v. */
-static void attend(const attention_job *job, size_t head, size_t token, float *scores)
+/*  Puts one token's k and v, [kv_heads][head_dim], into the cache. */
+static void cache_token(const attention_job *job, const float *k, const float *v, size_t position)
 {
-    session *s = job->s;
-    const model *m = s->m;
-    size_t d = m->head_dim, kv_dim = m->kv_heads * d, past = s->position + token + 1, i, j;
-    size_t kv_offset = head / (m->heads / m->kv_heads) * d;
-    const float *q = s->q + (token * m->heads + head) * d;
-    float *out = s->attended + (token * m->heads + head) * d;
-    float *received = s->received + head * s->batch, scale = 1.0f / sqrtf((float)d);
+    size_t d = job->s->m->head_dim, head, i;
+    size_t first = position / KEYS * KEYS * d + position % KEYS;
 
-    matmul_f32(job->keys + kv_offset, kv_dim, past, q, d, 1, d, scores, past);
-    for (j = 0; j < past; j++) scores[j] *= scale;
-    softmax(scores, past);
-    for (i = 0; i < d; i++) out[i] = 0;
-    for (j = 0; j < past; j++) {
-        const float *v = job->values + j * kv_dim + kv_offset;
-        for (i = 0; i < d; i++) out[i] += scores[j] * v[i];
+    for (head = 0; head < job->s->m->kv_heads; head++, k += d, v += d) {
+        float *keys = job->keys + head * job->s->row * d + first;
+        for (i = 0; i < d; i++) keys[i * KEYS] = k[i];
+        memcpy(job->values + (head * job->s->row + position) * d, v, d * sizeof *v);
     }
-    for (j = s->position; j < past; j++) received[j - s->position] += scores[j];
 }
 
+/*  Rotates q and k, and remembers k and v. */
+static void cache_task(void *arg, size_t begin, size_t end, size_t worker)
+{
+    const attention_job *job = arg;
+    session *s = job->s;
+    const model *m = s->m;
+    size_t q_dim = m->heads * m->head_dim, kv_dim = m->kv_heads * m->head_dim, t;
+
+    (void)worker;
+    for (t = begin; t < end; t++) {
+        rope(s, s->q + t * q_dim, m->heads, s->position + t);
+        rope(s, s->k + t * kv_dim, m->kv_heads, s->position + t);
+        cache_token(job, s->k + t * kv_dim, s->v + t * kv_dim, s->position + t);
+    }
+}
+
+/*  Softmax of one head over each token's past; what lies beyond it becomes 0. */
+static void score(const attention_job *job, size_t head, size_t token, size_t tokens, float *scores)
+{
+    const session *s = job->s;
+    float scale = 1.0f / sqrtf((float)s->m->head_dim), *received = s->received + head * s->batch;
+    size_t most = s->position + token + tokens, t, j;
+
+    for (t = 0; t < tokens; t++, scores += s->row) {
+        size_t past = s->position + token + t + 1;
+        softmax(scores, past, scale);
+        memset(scores + past, 0, (most - past) * sizeof *scores);
+        if (!job->watched) continue;
+        for (j = s->position; j < past; j++) received[j - s->position] += scores[j];
+    }
+}
+
+/*  Some tokens of the heads that share a kv head: out = sum over their past of
+    softmax(q . k / sqrt(d)) v. A single token's heads go through the cache together. */
+static void attend(const attention_job *job, size_t kv_head, size_t token, size_t tokens,
+                   float *scores)
+{
+    const session *s = job->s;
+    size_t d = s->m->head_dim, q_dim = s->m->heads * d, repeat = s->m->heads / s->m->kv_heads;
+    size_t past = s->position + token + tokens, at = token * q_dim + kv_head * repeat * d, i, j;
+    size_t rows = tokens > 1 ? tokens : repeat, row_step = tokens > 1 ? q_dim : d;
+    size_t parts = tokens > 1 ? repeat : 1;
+    const float *keys = job->keys + kv_head * s->row * d;
+    const float *values = job->values + kv_head * s->row * d;
+
+    for (j = 0; j < past; j += KEYS)
+        for (i = 0; i < parts; i++)
+            mix_rows(s->q + at + i * d, row_step, rows, keys + j * d, KEYS, d, KEYS,
+                     scores + i * rows * s->row + j, s->row);
+    for (i = 0; i < repeat; i++)
+        score(job, kv_head * repeat + i, token, tokens, scores + i * tokens * s->row);
+    for (i = 0; i < parts; i++)
+        mix_rows(scores + i * rows * s->row, s->row, rows, values, d, past, d,
+                 s->attended + at + i * d, row_step);
+}
+
+static size_t query_blocks(const attention_job *job)
+{
+    return (job->tokens + QUERIES - 1) / QUERIES;
+}
+
+/*  Item i is a block of tokens of kv head i / blocks. Later tokens have a longer past: first and
+    last blocks alternate, so that equal shares are equal work. */
 static void attention_task(void *arg, size_t begin, size_t end, size_t worker)
 {
     const attention_job *job = arg;
-    size_t head, token;
+    session *s = job->s;
+    size_t blocks = query_blocks(job), repeat = s->m->heads / s->m->kv_heads, i;
 
-    for (head = begin; head < end; head++) {
-        memset(job->s->received + head * job->s->batch, 0, job->tokens * sizeof(float));
-        for (token = 0; token < job->tokens; token++)
-            attend(job, head, token, job->s->scores + worker * job->s->context);
+    for (i = begin; i < end; i++) {
+        size_t kv_head = i / blocks, k = i % blocks, block = k % 2 ? blocks - 1 - k / 2 : k / 2;
+        size_t token = block * QUERIES, left = job->tokens - token;
+        if (k == 0 && job->watched)
+            memset(s->received + kv_head * repeat * s->batch, 0,
+                   repeat * s->batch * sizeof *s->received);
+        attend(job, kv_head, token, left < QUERIES ? left : QUERIES,
+               s->scores + worker * repeat * QUERIES * s->row);
     }
 }
 
-/*  Puts k and v into the cache and attends; s->received[0 ...] sums over heads afterwards. */
-static void attention(session *s, size_t index, size_t tokens)
+/*  Puts k and v into the cache and attends. If watched, s->received[0 ...] are sums over heads
+    afterwards; a kv head is then one worker's, so that its sums have one order. */
+static void attention(session *s, size_t index, size_t tokens, bool watched)
 {
-    const model *m = s->m;
-    size_t kv_dim = m->kv_heads * m->head_dim, h, t;
-    float *keys = s->keys + index * s->context * kv_dim;
-    float *values = s->values + index * s->context * kv_dim;
-    attention_job job;
+    size_t kv_dim = s->m->kv_heads * s->m->head_dim, h, t;
+    attention_job job = { s, s->keys + index * s->row * kv_dim,
+                          s->values + index * s->row * kv_dim, tokens, watched };
+    size_t blocks = query_blocks(&job);
 
-    rope(s, s->q, m->heads, tokens);
-    rope(s, s->k, m->kv_heads, tokens);
-    memcpy(keys + s->position * kv_dim, s->k, tokens * kv_dim * sizeof *keys);
-    memcpy(values + s->position * kv_dim, s->v, tokens * kv_dim * sizeof *values);
-    job.s = s;
-    job.keys = keys;
-    job.values = values;
-    job.tokens = tokens;
-    parallel_run(&s->c->pool, m->heads, 1, attention_task, &job);
-    for (h = 1; h < m->heads; h++)
+    parallel_run(&s->c->pool, tokens, KEYS, cache_task, &job);
+    parallel_run(&s->c->pool, s->m->kv_heads * blocks, watched ? blocks : 1, attention_task, &job);
+    for (h = 1; h < s->m->heads && watched; h++)
         for (t = 0; t < tokens; t++) s->received[t] += s->received[h * s->batch + t];
 }
 
-typedef struct gate_job {
-    float *gate;
-    const float *up;
-} gate_job;
+/*  Elements of x and y; begin and end in steps of ELEMENTS. */
+#define ELEMENTS 4096
+typedef struct pair_job {
+    float *x;
+    const float *y;
+} pair_job;
 
 static void gate_task(void *arg, size_t begin, size_t end, size_t worker)
 {
-    const gate_job *job = arg;
-    size_t i;
+    const pair_job *job = arg;
     (void)worker;
-    for (i = begin; i < end; i++)
-        job->gate[i] = job->gate[i] / (1.0f + expf(-job->gate[i])) * job->up[i];
+    silu_gate(job->x + begin, job->y + begin, end - begin);
+}
+
+static void add_task(void *arg, size_t begin, size_t end, size_t worker)
+{
+    const pair_job *job = arg;
+    (void)worker;
+    for (; begin < end; begin++) job->x[begin] += job->y[begin];
+}
+
+static void for_pairs(session *s, parallel_task *task, float *x, const float *y, size_t count)
+{
+    pair_job job = { x, y };
+    parallel_run(&s->c->pool, count, ELEMENTS, task, &job);
 }
 
 static bool apply_group(session *s, size_t index, input_group group, const float *x, size_t tokens,
@@ -544,12 +620,6 @@ static bool watched(const session *s, const observer *watch, size_t index, input
     return !watch || watch->see(watch->context, index, group, rows, tokens, s->received, why);
 }
 
-static void add_to(float *sum, const float *x, size_t count)
-{
-    size_t i;
-    for (i = 0; i < count; i++) sum[i] += x[i];
-}
-
 static bool attention_half(session *s, size_t index, float *hidden, size_t tokens,
                            const observer *watch, failure *why)
 {
@@ -559,13 +629,13 @@ static bool attention_half(session *s, size_t index, float *hidden, size_t token
     qkv[0] = s->q;
     qkv[1] = s->k;
     qkv[2] = s->v;
-    rms_norm(hidden, tokens, s->m->dim, l->attention_norm, s->m->norm_epsilon, s->normed);
+    norm(s, hidden, tokens, l->attention_norm);
     if (!apply_group(s, index, INPUT_QKV, s->normed, tokens, qkv, why)) return false;
-    attention(s, index, tokens);
+    attention(s, index, tokens, watch != NULL);
     if (!watched(s, watch, index, INPUT_QKV, s->normed, tokens, why)) return false;
     if (!watched(s, watch, index, INPUT_O, s->attended, tokens, why)) return false;
     if (!apply_group(s, index, INPUT_O, s->attended, tokens, &s->delta, why)) return false;
-    add_to(hidden, s->delta, tokens * s->m->dim);
+    for_pairs(s, add_task, hidden, s->delta, tokens * s->m->dim);
     return true;
 }
 
@@ -574,18 +644,16 @@ static bool ffn_half(session *s, size_t index, float *hidden, size_t tokens, con
 {
     const layer *l = &s->m->layers[index];
     float *gate_up[2];
-    gate_job job;
 
-    gate_up[0] = job.gate = s->gate;
+    gate_up[0] = s->gate;
     gate_up[1] = s->up;
-    job.up = s->up;
-    rms_norm(hidden, tokens, s->m->dim, l->ffn_norm, s->m->norm_epsilon, s->normed);
+    norm(s, hidden, tokens, l->ffn_norm);
     if (!watched(s, watch, index, INPUT_GATE_UP, s->normed, tokens, why)) return false;
     if (!apply_group(s, index, INPUT_GATE_UP, s->normed, tokens, gate_up, why)) return false;
-    parallel_run(&s->c->pool, tokens * s->m->ffn_dim, 4096, gate_task, &job);
+    for_pairs(s, gate_task, s->gate, s->up, tokens * s->m->ffn_dim);
     if (!watched(s, watch, index, INPUT_DOWN, s->gate, tokens, why)) return false;
     if (!apply_group(s, index, INPUT_DOWN, s->gate, tokens, &s->delta, why)) return false;
-    add_to(hidden, s->delta, tokens * s->m->dim);
+    for_pairs(s, add_task, hidden, s->delta, tokens * s->m->dim);
     return true;
 }
 
@@ -598,11 +666,12 @@ bool session_layer(session *s, size_t index, float *hidden, size_t tokens, const
 
 /* ---- the whole model ------------------------------------------------------------------------- */
 
-void session_embed(session *s, const uint32_t *ids, size_t tokens)
+bool session_embed(session *s, const uint32_t *ids, size_t tokens, failure *why)
 {
     size_t t;
     for (t = 0; t < tokens; t++)
-        gguf_row_to_f32(s->m->embedding, ids[t], s->hidden + t * s->m->dim);
+        if (!linear_row(&s->m->embedding, ids[t], s->hidden + t * s->m->dim, why)) return false;
+    return true;
 }
 
 bool session_forward(session *s, const uint32_t *ids, size_t tokens, failure *why)
@@ -612,7 +681,7 @@ bool session_forward(session *s, const uint32_t *ids, size_t tokens, failure *wh
     if (tokens > s->batch || tokens > s->context - s->position)
         return fail(why, "%zu tokens do not fit after %zu in a context of %zu", tokens, s->position,
                     s->context);
-    session_embed(s, ids, tokens);
+    if (!session_embed(s, ids, tokens, why)) return false;
     for (i = 0; i < s->m->layers_count; i++)
         if (!session_layer(s, i, s->hidden, tokens, NULL, why)) return false;
     s->position += tokens;
@@ -621,7 +690,6 @@ bool session_forward(session *s, const uint32_t *ids, size_t tokens, failure *wh
 
 bool session_logits(session *s, size_t first, size_t tokens, float *logits, failure *why)
 {
-    const float *hidden = s->hidden + first * s->m->dim;
-    rms_norm(hidden, tokens, s->m->dim, s->m->output_norm, s->m->norm_epsilon, s->normed);
+    norm(s, s->hidden + first * s->m->dim, tokens, s->m->output_norm);
     return linears_apply(s->c, &s->m->head, 1, s->normed, tokens, &logits, why);
 }

@@ -27,11 +27,11 @@ typedef struct model {
     size_t dim, ffn_dim, heads, kv_heads, head_dim, rope_dims, vocabulary, context;
     float norm_epsilon;
     double *rope_frequencies;       /* [rope_dims / 2], radians per position */
-    const gguf_tensor *embedding;
+    linear embedding;               /* its rows are the tokens' vectors */
     layer *layers;
     size_t layers_count;
     float *output_norm;
-    linear head;
+    linear head;                    /* the embedding again, if the file has no other */
     float *decoded;                 /* weights in fp32, if they were asked for */
 } model;
 
@@ -43,6 +43,12 @@ void model_close(model *m);
 bool model_decode(model *m, compute *c, failure *why);
 size_t model_decoded_size(const model *m);
 bool model_is_quantized(const model *m);
+bool model_is_tied(const model *m);        /* the head is the embedding */
+
+/*  Attention is computed for so many tokens at a time, with so many keys at a time. The
+    keys of a block stand side by side, channel by channel: what is read is one stream. */
+#define QUERIES 16
+#define KEYS 64
 
 /* ---- running --------------------------------------------------------------------------------- */
 
@@ -60,19 +66,21 @@ typedef struct session {
     compute *c;
     size_t context, batch;
     size_t position;                /* tokens in the cache */
-    float *keys, *values;           /* [layer][position][kv_heads * head_dim] */
+    size_t row;                     /* context, rounded up to whole blocks of KEYS */
+    float *keys;                    /* [layer][kv_head][row / KEYS][head_dim][KEYS] */
+    float *values;                  /* [layer][kv_head][row][head_dim] */
     float *cosines, *sines;         /* [position][rope_dims / 2] */
     float *hidden;                  /* [batch][dim], the residual stream */
     float *normed, *q, *k, *v, *attended, *gate, *up, *delta;
-    float *scores;                  /* [worker][context] */
-    float *received;                /* [head][batch], then summed into the first */
+    float *scores;                  /* [worker][heads per kv head][QUERIES][row] */
+    float *received;                /* [head][batch], then summed into the first; only if watched */
 } session;
 
 bool session_open(session *s, const model *m, compute *c, size_t context, size_t batch,
                   failure *why);
 void session_close(session *s);
 
-void session_embed(session *s, const uint32_t *ids, size_t tokens);
+bool session_embed(session *s, const uint32_t *ids, size_t tokens, failure *why);
 /*  Runs one layer on hidden [tokens][dim] at the session's position; `watch` may be NULL. */
 bool session_layer(session *s, size_t index, float *hidden, size_t tokens, const observer *watch,
                    failure *why);

@@ -2,8 +2,7 @@
 #include "quantize.h"
 
 #include "../common/progress.h"
-
-#include <math.h>
+#include "calibrate.h"
 
 /*  Rows of the random sketch that stands for all calibration tokens in the search: its cost and
     memory do not depend on how many tokens there were. */
@@ -20,12 +19,9 @@ typedef struct pipeline {
     compute *c;
     const quantize_options *options;
     quantized_model *out;
-    session s; /* runs the original on one calibration window at a time */
-    float *hidden; /* [tokens][dim]: all windows, at the input of the current layer */
-    size_t windows;
+    calibration inputs;
     awq_stats stats[INPUTS]; /* of the current layer */
     scratch stats_memory[INPUTS];
-    float *token_weight; /* [WINDOW] */
     float *weights[LINEARS]; /* of the current layer, in fp32, folded step by step */
     float *scale[INPUTS];
     float *clip_max;
@@ -33,10 +29,15 @@ typedef struct pipeline {
     size_t packed_used;
 } pipeline;
 
+#define NO_LAYER SIZE_MAX
+
 static bool check(awq_status status, const awq_where *where, size_t layer_index, const char *what,
                   failure *why)
 {
     if (status == AWQ_OK) return true;
+    if (layer_index == NO_LAYER)
+        return fail(why, "%s: %s (row %zu, column %zu)", what, awq_status_string(status),
+                    where->row, where->col);
     return fail(why, "layer %zu: %s: %s (matrix %zu, row %zu, column %zu)", layer_index, what,
                 awq_status_string(status), where->matrix, where->row, where->col);
 }
@@ -56,6 +57,13 @@ static size_t group_inputs(const model *m, size_t group)
     return m->layers[0].linears[group_first((input_group)group)].in_features;
 }
 
+static awq_quant head_quant(const quantize_options *options)
+{
+    awq_quant quant = options->quant;
+    quant.bits = options->head_bits;
+    return quant;
+}
+
 static awq_matrix weight_view(const pipeline *p, size_t which)
 {
     const linear *l = &p->m->layers[0].linears[which];
@@ -64,30 +72,18 @@ static awq_matrix weight_view(const pipeline *p, size_t which)
 
 /* ---- calibrate ------------------------------------------------------------------------------- */
 
-/*  Attention sinks: the first token of a text receives most of the attention and is one among
-    hundreds, so an unweighted loss ignores it although everything later depends on it. */
-static void weigh_tokens(const float *received, size_t tokens, float *weight)
-{
-    double sum = 0;
-    size_t t;
-
-    for (t = 0; t < tokens; t++) sum += (double)received[t];
-    for (t = 0; t < tokens; t++)
-        weight[t] = (float)sqrt((double)received[t] * (double)tokens / (sum > 0 ? sum : 1));
-}
-
 static bool see_inputs(void *context, size_t layer_index, input_group group, const float *rows,
                        size_t tokens, const float *received, failure *why)
 {
     pipeline *p = context;
+    float weight[WINDOW];
     awq_where where = { 0, 0, 0 };
     awq_status status;
 
-    weigh_tokens(received, tokens, p->token_weight);
+    weigh_tokens(received, tokens, weight);
     status = awq_stats_add(&p->c->kernels, &p->stats[group],
                            awq_matrix_view(rows, AWQ_F32, tokens, group_inputs(p->m, group)),
-                           p->options->weigh_tokens ? p->token_weight : NULL, &p->c->parallel,
-                           &where);
+                           p->options->weigh_tokens ? weight : NULL, &p->c->parallel, &where);
     return check(status, &where, layer_index, "calibration", why);
 }
 
@@ -107,20 +103,13 @@ static bool start_stats(pipeline *p, failure *why)
     return true;
 }
 
-/*  Moves all calibration windows through one layer of the original and gathers what its linears
-    see. */
 static bool calibrate_layer(pipeline *p, size_t index, failure *why)
 {
     observer watch;
-    size_t i;
 
     watch.see = see_inputs;
     watch.context = p;
-    if (!start_stats(p, why)) return false;
-    for (i = 0; i < p->windows; i++)
-        if (!session_layer(&p->s, index, p->hidden + i * WINDOW * p->m->dim, WINDOW, &watch, why))
-            return false;
-    return true;
+    return start_stats(p, why) && calibration_layer(&p->inputs, index, &watch, why);
 }
 
 /* ---- search and fold ------------------------------------------------------------------------- */
@@ -247,47 +236,61 @@ static void pack_task(void *arg, size_t begin, size_t end, size_t worker)
 }
 
 /*  Quantizes one linear to the next free place among the packed bytes. */
-static bool pack_linear(pipeline *p, size_t index, size_t which, const float *scale,
-                        const float *clip_max, failure *why)
+static bool pack_linear(pipeline *p, linear *l, awq_quant quant, pack_job job, size_t index,
+                        const char *name, failure *why)
 {
-    linear *l = &p->out->m.layers[index].linears[which];
+    compute *c = p->c;
     awq_where where = { 0, 0, 0 };
-    pack_job job;
     size_t i;
 
     job.p = p;
-    job.weight = weight_view(p, which);
-    job.scale = scale;
-    job.clip_max = clip_max;
     job.memory = p->out->packed + p->packed_used;
-    job.memory_size = awq_packed_size(p->options->quant, l->out_features, l->in_features);
-    if (!check(awq_packed_init(p->options->quant, l->out_features, l->in_features, job.memory,
-                               job.memory_size),
-               &where, index, linear_name(which), why))
+    job.memory_size = awq_packed_size(quant, l->out_features, l->in_features);
+    if (!check(awq_packed_init(quant, l->out_features, l->in_features, job.memory, job.memory_size),
+               &where, index, name, why))
         return false;
-    for (i = 0; i < p->c->pool.workers; i++) p->c->status[i] = AWQ_OK;
-    parallel_run(&p->c->pool, l->out_features, AWQ_ROW_STEP, pack_task, &job);
-    for (i = 0; i < p->c->pool.workers; i++)
-        if (!check(p->c->status[i], &p->c->where[i], index, linear_name(which), why)) return false;
+    for (i = 0; i < c->pool.workers; i++) c->status[i] = AWQ_OK;
+    parallel_run(&c->pool, l->out_features, AWQ_ROW_STEP, pack_task, &job);
+    for (i = 0; i < c->pool.workers; i++)
+        if (!check(c->status[i], &c->where[i], index, name, why)) return false;
     p->packed_used += job.memory_size;
-    return check(awq_packed_open(&l->packed, job.memory, job.memory_size), &where, index,
-                 linear_name(which), why);
+    return check(awq_packed_open(&l->packed, job.memory, job.memory_size), &where, index, name,
+                 why);
 }
 
 /*  q and k keep their range: clipping them changes which tokens attention picks. */
 static bool pack_group(pipeline *p, size_t index, input_group group, failure *why)
 {
     size_t which = group_first(group), end = which + group_count(group);
+    bool plain = p->options->plain;
 
     for (; which < end; which++) {
-        bool plain = p->options->plain;
         bool clip = !plain && p->options->clip && which != LINEAR_Q && which != LINEAR_K;
+        pack_job job = { NULL, weight_view(p, which), plain ? NULL : p->scale[group],
+                         clip ? p->clip_max : NULL, NULL, 0 };
         if (clip && !clip_linear(p, index, group, which, why)) return false;
-        if (!pack_linear(p, index, which, plain ? NULL : p->scale[group], clip ? p->clip_max : NULL,
-                         why))
+        if (!pack_linear(p, &p->out->m.layers[index].linears[which], p->options->quant, job, index,
+                         linear_name(which), why))
             return false;
     }
     return true;
+}
+
+/*  Eight bits lose next to nothing without any search. */
+static bool pack_head(pipeline *p, failure *why)
+{
+    model *m = &p->out->m;
+    size_t rows = m->head.out_features, columns = m->head.in_features;
+    float *weight = malloc(rows * columns * sizeof *weight);
+    pack_job job = { NULL, awq_matrix_view(weight, AWQ_F32, rows, columns), NULL, NULL, NULL, 0 };
+    bool packed;
+
+    if (!weight) return fail(why, "out of memory");
+    linear_decode(p->c, &p->m->head, weight);
+    packed = pack_linear(p, &m->head, head_quant(p->options), job, NO_LAYER, "output head", why);
+    if (packed && model_is_tied(m)) m->embedding = m->head;
+    free(weight);
+    return packed;
 }
 
 /* ---- the layers ------------------------------------------------------------------------------ */
@@ -316,7 +319,7 @@ static bool quantize_layers(pipeline *p, failure *why)
         progress_step(&bar, i + 1);
     }
     progress_end(&bar);
-    return true;
+    return p->options->head_bits < 16 ? pack_head(p, why) : true;
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -347,20 +350,32 @@ static bool copy_layer(layer *to, const layer *from, size_t dim, failure *why)
     return copied ? true : fail(why, "out of memory");
 }
 
-static bool open_output(quantized_model *q, const model *m, awq_quant quant, failure *why)
+/*  Bytes of all packed linears; 0 and a message if there is no such quantization. */
+static size_t packed_size(const model *m, const quantize_options *options, failure *why)
 {
-    size_t i, which, size = 0;
+    size_t which, size = 0, bytes = 1, head = 0;
+
+    for (which = 0; which < LINEARS && bytes; which++) {
+        const linear *l = &m->layers[0].linears[which];
+        bytes = awq_packed_size(options->quant, l->out_features, l->in_features);
+        size += bytes * m->layers_count;
+    }
+    if (options->head_bits < 16)
+        head = awq_packed_size(head_quant(options), m->head.out_features, m->head.in_features);
+    if (bytes && (head || options->head_bits >= 16)) return size + head;
+    fail(why, "no such quantization: %d bits (the head %d), groups of %d", options->quant.bits,
+         options->head_bits, options->quant.group_size);
+    return 0;
+}
+
+static bool open_output(quantized_model *q, const model *m, const quantize_options *options,
+                        failure *why)
+{
+    size_t i;
 
     memset(q, 0, sizeof *q);
-    for (which = 0; which < LINEARS; which++) {
-        const linear *l = &m->layers[0].linears[which];
-        size_t bytes = awq_packed_size(quant, l->out_features, l->in_features);
-        if (bytes == 0)
-            return fail(why, "no such quantization: %d bits, groups of %d", quant.bits,
-                        quant.group_size);
-        size += bytes;
-    }
-    q->packed_size = size * m->layers_count;
+    q->packed_size = packed_size(m, options, why);
+    if (!q->packed_size) return false;
     q->packed = malloc(q->packed_size);
     q->m = *m;
     q->m.layers = calloc(m->layers_count, sizeof *q->m.layers);
@@ -385,25 +400,13 @@ void quantized_model_close(quantized_model *q)
     memset(q, 0, sizeof *q);
 }
 
-static bool open_calibration(pipeline *p, const token_list *text, failure *why)
+static bool open_scales(pipeline *p, failure *why)
 {
-    size_t i, dim = p->m->dim, group;
+    size_t group;
 
-    p->windows = text->count / WINDOW;
-    if (p->windows == 0)
-        return fail(why, "the calibration text has %zu tokens; at least %d are needed", text->count,
-                    WINDOW);
-    p->hidden = malloc(p->windows * WINDOW * dim * sizeof *p->hidden);
-    p->token_weight = malloc(WINDOW * sizeof *p->token_weight);
     for (group = 0; group < INPUTS; group++) {
         p->scale[group] = malloc(group_inputs(p->m, group) * sizeof(float));
         if (!p->scale[group]) return fail(why, "out of memory");
-    }
-    if (!p->hidden || !p->token_weight) return fail(why, "out of memory");
-    if (!session_open(&p->s, p->m, p->c, WINDOW, WINDOW, why)) return false;
-    for (i = 0; i < p->windows; i++) {
-        session_embed(&p->s, text->ids + i * WINDOW, WINDOW);
-        memcpy(p->hidden + i * WINDOW * dim, p->s.hidden, WINDOW * dim * sizeof *p->hidden);
     }
     return true;
 }
@@ -432,14 +435,12 @@ static void close_pipeline(pipeline *p)
         free(p->scale[i]);
         free(p->stats_memory[i].bytes);
     }
-    free(p->hidden);
-    free(p->token_weight);
     free(p->clip_max);
     free(p->work.bytes);
-    session_close(&p->s);
+    calibration_close(&p->inputs);
 }
 
-bool quantize_model(quantized_model *out, const model *m, compute *c, const token_list *calibration,
+bool quantize_model(quantized_model *out, const model *m, compute *c, const token_list *text,
                     const quantize_options *options, failure *why)
 {
     pipeline p;
@@ -450,8 +451,9 @@ bool quantize_model(quantized_model *out, const model *m, compute *c, const toke
     p.c = c;
     p.options = options;
     p.out = out;
-    done = open_output(out, m, options->quant, why) && open_weights(&p, why)
-           && (options->plain || open_calibration(&p, calibration, why))
+    done = open_output(out, m, options, why) && open_weights(&p, why)
+           && open_scales(&p, why)
+           && (options->plain || calibration_open(&p.inputs, m, c, text, why))
            && quantize_layers(&p, why);
     close_pipeline(&p);
     if (!done) quantized_model_close(out);
@@ -470,10 +472,16 @@ typedef struct tensor_writer {
     size_t count, names_count;
 } tensor_writer;
 
-static tensor_name layer_tensor_name(size_t index, const char *what, const char *suffix)
+static tensor_name layer_tensor_name(size_t index, const char *what)
 {
     tensor_name name;
-    snprintf(name.text, sizeof name.text, "blk.%zu.%s.%s", index, what, suffix);
+    snprintf(name.text, sizeof name.text, "blk.%zu.%s", index, what);
+    return name;
+}
+
+static tensor_name suffixed(tensor_name name, const char *suffix)
+{
+    strncat(name.text, suffix, sizeof name.text - strlen(name.text) - 1);
     return name;
 }
 
@@ -497,15 +505,14 @@ static void replace_floats(const tensor_writer *w, tensor_name name, const float
     tensor->size = count * sizeof *data;
 }
 
-static void replace_linear(tensor_writer *w, size_t index, size_t which, const linear *l)
+/*  NAME.awq in place of the original's NAME.weight, and the folded NAME.bias. */
+static void replace_linear(tensor_writer *w, tensor_name of, const linear *l)
 {
-    gguf_output *tensor =
-        find_output(w, layer_tensor_name(index, linear_name(which), "weight").text);
+    gguf_output *tensor = find_output(w, suffixed(of, ".weight").text);
     tensor_name *name = &w->names[w->names_count++];
 
-    replace_floats(w, layer_tensor_name(index, linear_name(which), "bias"), l->bias,
-                   l->out_features);
-    *name = layer_tensor_name(index, linear_name(which), "awq");
+    replace_floats(w, suffixed(of, ".bias"), l->bias, l->out_features);
+    *name = suffixed(of, ".awq");
     tensor->name.bytes = name->text;
     tensor->name.length = strlen(name->text);
     tensor->type = GGUF_I8;
@@ -520,9 +527,19 @@ static void replace_layer(tensor_writer *w, const quantized_model *q, size_t ind
     const layer *l = &q->m.layers[index];
     size_t which;
 
-    replace_floats(w, layer_tensor_name(index, "attn_norm", "weight"), l->attention_norm, q->m.dim);
-    replace_floats(w, layer_tensor_name(index, "ffn_norm", "weight"), l->ffn_norm, q->m.dim);
-    for (which = 0; which < LINEARS; which++) replace_linear(w, index, which, &l->linears[which]);
+    replace_floats(w, layer_tensor_name(index, "attn_norm.weight"), l->attention_norm, q->m.dim);
+    replace_floats(w, layer_tensor_name(index, "ffn_norm.weight"), l->ffn_norm, q->m.dim);
+    for (which = 0; which < LINEARS; which++)
+        replace_linear(w, layer_tensor_name(index, linear_name(which)), &l->linears[which]);
+}
+
+static void replace_head(tensor_writer *w, const quantized_model *q)
+{
+    tensor_name name = { "output" };
+
+    if (!q->m.head.packed.data) return;
+    if (model_is_tied(&q->m)) strcpy(name.text, "token_embd");
+    replace_linear(w, name, &q->m.head);
 }
 
 bool quantized_model_save(const quantized_model *q, const char *path, failure *why)
@@ -534,12 +551,13 @@ bool quantized_model_save(const quantized_model *q, const char *path, failure *w
 
     memset(&w, 0, sizeof w);
     w.tensors = malloc(from->tensors_count * sizeof *w.tensors);
-    w.names = malloc(q->m.layers_count * LINEARS * sizeof *w.names);
+    w.names = malloc((q->m.layers_count * LINEARS + 1) * sizeof *w.names);
     if (w.tensors && w.names) {
         for (i = 0; i < from->tensors_count; i++)
             w.tensors[i] = gguf_output_copy(&from->tensors[i]);
         w.count = from->tensors_count;
         for (i = 0; i < q->m.layers_count; i++) replace_layer(&w, q, i);
+        replace_head(&w, q);
         saved = gguf_write(path, from, w.tensors, w.count, why);
     } else {
         fail(why, "out of memory");

@@ -7,6 +7,7 @@
 
 typedef struct quantize_options {
     awq_quant quant;
+    int head_bits;              /* of the output head, rounded to nearest; 16: left as it is */
     bool plain;                 /* round to nearest: no calibration, nothing below */
     awq_preset preset;          /* the rule that makes scales */
     bool clip;
@@ -17,18 +18,19 @@ typedef struct quantize_options {
     must outlive it. */
 typedef struct quantized_model {
     model m;
-    unsigned char *packed;      /* all packed linears */
+    unsigned char *packed;      /* all packed linears, the head last */
     size_t packed_size;
     double loss, plain_loss;    /* summed output error per token on the calibration text: AWQ's and
                                    plain rounding's */
 } quantized_model;
 
-bool quantize_model(quantized_model *out, const model *m, compute *c, const token_list *calibration,
+bool quantize_model(quantized_model *out, const model *m, compute *c, const token_list *text,
                     const quantize_options *options, failure *why);
 void quantized_model_close(quantized_model *q);
 
 /*  Writes a GGUF file that model_open() reads: everything of the original, with each linear's
-    weight replaced by its packed bytes (type I8, name *.awq) and the folded norms and biases. */
+    weight replaced by its packed bytes (type I8, name *.awq) and the folded norms and biases. Where
+    the head is the embedding, the packed head replaces both. */
 bool quantized_model_save(const quantized_model *q, const char *path, failure *why);
 
 #endif

@@ -1,6 +1,6 @@
 /*  test_llm.c - the parts of examples/llm on a small random model: hostile files, tokens, the
     forward pass against a plain one in double, quantize, save, load. */
-#include "../quantize.h"
+#include "../study.h"
 #include "tiny.h"
 
 #include <math.h>
@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -105,6 +106,7 @@ static void visit(void *arg, size_t begin, size_t end, size_t worker)
 static void parallel_for_covers_every_item_once(void **state)
 {
     static const size_t counts[] = { 0, 1, 2, 15, 16, 17, 100, 999, 1000 };
+    static const struct timespec pause = { 0, 2000000 };
     size_t threads, i, k;
     (void)state;
 
@@ -116,6 +118,7 @@ static void parallel_for_covers_every_item_once(void **state)
             visits v;
             memset(&v, 0, sizeof v);
             v.step = 1 + k % 33;
+            if (k % 50 == 7) nanosleep(&pause, NULL); /* the threads fall asleep */
             parallel_run(&pool, count, v.step, visit, &v);
             assert_false(v.misplaced);
             for (i = 0; i < 1000; i++) assert_int_equal(v.seen[i], i < count);
@@ -584,7 +587,7 @@ static void attention_received_adds_up(void **state)
     assert_done(compute_open(&c, 2, AWQ_A16, &why));
     assert_done(model_open(&m, path, &why));
     assert_done(session_open(&s, &m, &c, 64, 64, &why));
-    session_embed(&s, ids, 64);
+    assert_done(session_embed(&s, ids, 64, &why));
     assert_done(session_layer(&s, 0, s.hidden, 64, &watch, &why));
     assert_int_equal(seen.calls, INPUTS);
     assert_true(fabs(seen.received - INPUTS * 64.0 * TINY_HEADS) < 1e-2);
@@ -611,6 +614,7 @@ static quantize_options options_of(int group_size, bool plain)
     options.quant.bits = 4;
     options.quant.group_size = group_size;
     options.quant.scale_dtype = AWQ_F16;
+    options.head_bits = 8;
     options.plain = plain;
     options.preset = AWQ_PRESET_LLM_AWQ;
     options.clip = true;
@@ -701,6 +705,121 @@ static void folding_keeps_the_function(void **state)
     token_list_free(&text);
 }
 
+/*  All of a packed matrix, decoded the long way round. */
+static void unpack_all(const awq_packed *packed, float *out)
+{
+    size_t rows = packed->out_features, columns = packed->in_features;
+    size_t size = awq_tensor_size(packed->quant, rows, columns);
+    awq_kernels kernels = awq_kernels_portable();
+    awq_matrix view = awq_matrix_view(out, AWQ_F32, rows, columns);
+    void *memory = malloc(size);
+    awq_tensor tensor;
+
+    assert_non_null(memory);
+    assert_int_equal(awq_tensor_init(&tensor, packed->quant, rows, columns, memory, size), AWQ_OK);
+    assert_int_equal(awq_unpack(&kernels, packed, &tensor, 0, rows), AWQ_OK);
+    assert_int_equal(awq_dequantize(&tensor, NULL, view, 0, rows), AWQ_OK);
+    free(memory);
+}
+
+/*  At most a step: half for the rounding, half where the rounded zero point cuts the range. */
+static void assert_row_near(const float *row, const float *original, float step)
+{
+    float least = 0, most = 0;
+    size_t i;
+
+    for (i = 0; i < TINY_DIM; i++) {
+        least = fminf(least, original[i]);
+        most = fmaxf(most, original[i]);
+    }
+    for (i = 0; i < TINY_DIM; i++)
+        assert_true(fabsf(row[i] - original[i]) <= step * (most - least));
+}
+
+/*  Quantizes what `path` holds, head included, and opens what was saved. */
+static void open_quantized(model *original, model *loaded, int group_size, int head_bits)
+{
+    quantize_options options = options_of(group_size, true);
+    quantized_model q;
+    compute c;
+
+    options.head_bits = head_bits;
+    assert_done(compute_open(&c, 2, AWQ_A16, &why));
+    assert_done(model_open(original, path, &why));
+    assert_done(quantize_model(&q, original, &c, NULL, &options, &why));
+    assert_done(quantized_model_save(&q, other_path, &why));
+    assert_done(model_open(loaded, other_path, &why));
+    quantized_model_close(&q);
+    compute_close(&c);
+}
+
+static bool has_tensor(const model *m, const char *name)
+{
+    return gguf_find_tensor(&m->gguf, name) != NULL;
+}
+
+static void check_embedding(int group_size, int head_bits, float step)
+{
+    static float all[TINY_VOCABULARY * TINY_DIM];
+    float row[TINY_DIM], expected[TINY_DIM];
+    model original, loaded;
+    size_t i;
+
+    open_quantized(&original, &loaded, group_size, head_bits);
+    assert_true(model_is_tied(&loaded) && loaded.embedding.packed.data);
+    assert_false(has_tensor(&loaded, "token_embd.weight"));
+    assert_ptr_equal(loaded.embedding.packed.data, loaded.head.packed.data);
+    unpack_all(&loaded.embedding.packed, all);
+    for (i = 0; i < TINY_VOCABULARY; i++) {
+        assert_done(linear_row(&loaded.embedding, i, row, &why));
+        assert_memory_equal(row, all + i * TINY_DIM, sizeof row);
+        assert_done(linear_row(&original.embedding, i, expected, &why));
+        assert_row_near(row, expected, step);
+    }
+    model_close(&loaded);
+    model_close(&original);
+}
+
+static void a_tied_embedding_is_read_from_the_packed_head(void **state)
+{
+    (void)state;
+    write_tiny("smollm", true, GGUF_F32);
+    check_embedding(64, 8, 1.01f / 255);
+    check_embedding(40, 8, 1.01f / 255);
+    check_embedding(-1, 4, 1.01f / 15);
+}
+
+static void an_untied_head_leaves_the_embedding_alone(void **state)
+{
+    float row[TINY_DIM], expected[TINY_DIM];
+    model original, loaded;
+    (void)state;
+
+    write_tiny("smollm", false, GGUF_F32);
+    open_quantized(&original, &loaded, 64, 8);
+    assert_true(!model_is_tied(&loaded) && loaded.head.packed.data);
+    assert_int_equal(loaded.head.packed.quant.bits, 8);
+    assert_true(has_tensor(&loaded, "output.awq") && !has_tensor(&loaded, "output.weight"));
+    assert_done(linear_row(&loaded.embedding, 7, row, &why));
+    assert_done(linear_row(&original.embedding, 7, expected, &why));
+    assert_memory_equal(row, expected, sizeof row);
+    model_close(&loaded);
+    model_close(&original);
+}
+
+static void a_head_of_16_bits_stays_as_it_is(void **state)
+{
+    model original, loaded;
+    (void)state;
+
+    write_tiny("smollm", true, GGUF_Q8_0);
+    open_quantized(&original, &loaded, 64, 16);
+    assert_true(loaded.head.packed.data == NULL && loaded.layers[0].linears[0].packed.data);
+    assert_true(has_tensor(&loaded, "token_embd.weight") && !has_tensor(&loaded, "token_embd.awq"));
+    model_close(&loaded);
+    model_close(&original);
+}
+
 static void damaged_packed_linears_are_refused(void **state)
 {
     quantize_options options = options_of(64, true);
@@ -734,6 +853,35 @@ static void damaged_packed_linears_are_refused(void **state)
     assert_refused(model_open(&m, path, &why), "beyond the end");
     free(bytes);
     file_unmap(&file);
+}
+
+static void larger_sketches_pick_better_ratios(void **state)
+{
+    quantize_options options = options_of(32, false);
+    token_list text = { 0 };
+    sketch_study study;
+    compute c;
+    size_t i;
+    model m;
+    (void)state;
+
+    fill_text(&text, 2 * WINDOW);
+    write_tiny("smollm", true, GGUF_F32);
+    assert_done(compute_open(&c, 2, AWQ_A16, &why));
+    assert_done(model_open(&m, path, &why));
+    assert_done(study_sketches(&m, &c, &text, &options, &study, &why));
+    for (i = 0; i < SKETCH_SIZES; i++) {
+        const excess *e = &study.alone[i];
+        assert_int_equal(e->searches, TINY_LAYERS * LINEARS * SKETCH_SEEDS);
+        assert_int_equal(study.together[i].searches, TINY_LAYERS * INPUTS * SKETCH_SEEDS);
+        assert_true(e->median > -1e-6 && e->median <= e->ninth_decile);
+        assert_true(e->ninth_decile <= e->most && e->most < 0.1);
+    }
+    assert_true(study.alone[SKETCH_SIZES - 1].none > 0.3);
+    assert_true(study.alone[SKETCH_SIZES - 1].none > study.alone[0].none);
+    model_close(&m);
+    compute_close(&c);
+    token_list_free(&text);
 }
 
 static void perplexity_of_random_text_is_the_vocabulary(void **state)
@@ -777,7 +925,11 @@ int main(void)
         cmocka_unit_test(attention_received_adds_up),
         cmocka_unit_test(saved_models_load_bit_for_bit),
         cmocka_unit_test(folding_keeps_the_function),
+        cmocka_unit_test(a_tied_embedding_is_read_from_the_packed_head),
+        cmocka_unit_test(an_untied_head_leaves_the_embedding_alone),
+        cmocka_unit_test(a_head_of_16_bits_stays_as_it_is),
         cmocka_unit_test(damaged_packed_linears_are_refused),
+        cmocka_unit_test(larger_sketches_pick_better_ratios),
         cmocka_unit_test(perplexity_of_random_text_is_the_vocabulary)
     };
     int failed;

@@ -1,0 +1,284 @@
+/*  dense.c - see dense.h. */
+#include "dense.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__) || defined(__FMA__)
+#include <immintrin.h>
+#endif
+
+/* ---- vectors --------------------------------------------------------------------------------- */
+
+/*  Sums run in LANES parallel lanes, which no compiler may introduce by itself without -ffast-math.
+    VECTORS of them are as many columns as a tile holds in registers. */
+#if defined(__AVX512F__)
+#define LANES 16
+#define VECTORS 4
+#elif defined(__AVX__)
+#define LANES 8
+#define VECTORS 2
+#else
+#define LANES 4
+#define VECTORS 2
+#endif
+#define TILE_TOKENS 4
+#define TILE_ROWS 4
+
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+
+static inline lanes load_lanes(const float *p)
+{
+    lanes v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/*  a b + c in one rounding where the processor has that; -std=c99 keeps gcc from seeing it. */
+static inline lanes multiply_add(lanes a, lanes b, lanes c)
+{
+#if defined(__AVX512F__)
+    return (lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (lanes)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+static inline float sum_lanes(lanes v)
+{
+    float sums[LANES];
+    int half, i;
+
+    memcpy(sums, &v, sizeof sums);
+    for (half = LANES / 2; half; half /= 2)
+        for (i = 0; i < half; i++) sums[i] += sums[i + half];
+    return sums[0];
+}
+
+/* ---- products of matrices -------------------------------------------------------------------- */
+
+/*  rows and tokens are constants at every call, so that the sums stay in registers. */
+static inline __attribute__((always_inline)) void dot_tile(const float *w, size_t w_stride,
+                                                           const float *x, size_t x_stride,
+                                                           size_t n, float *y, size_t y_stride,
+                                                           const size_t rows, const size_t tokens)
+{
+    lanes sums[TILE_ROWS][TILE_TOKENS], ws[TILE_ROWS];
+    size_t whole = n - n % LANES, i, r, t;
+
+    memset(sums, 0, sizeof sums);
+    for (i = 0; i < whole; i += LANES) {
+        for (r = 0; r < rows; r++) ws[r] = load_lanes(w + r * w_stride + i);
+        for (t = 0; t < tokens; t++) {
+            lanes xs = load_lanes(x + t * x_stride + i);
+            for (r = 0; r < rows; r++) sums[r][t] = multiply_add(ws[r], xs, sums[r][t]);
+        }
+    }
+    for (t = 0; t < tokens; t++)
+        for (r = 0; r < rows; r++) {
+            float sum = sum_lanes(sums[r][t]);
+            for (i = whole; i < n; i++) sum += w[r * w_stride + i] * x[t * x_stride + i];
+            y[t * y_stride + r] = sum;
+        }
+}
+
+static inline __attribute__((always_inline)) void dot_tiles(const float *w, size_t w_stride,
+                                                            size_t rows, const float *x,
+                                                            size_t x_stride, size_t n, float *y,
+                                                            size_t y_stride, const size_t tokens)
+{
+    size_t r;
+
+    for (r = 0; r + TILE_ROWS <= rows; r += TILE_ROWS)
+        dot_tile(w + r * w_stride, w_stride, x, x_stride, n, y + r, y_stride, TILE_ROWS, tokens);
+    for (; r < rows; r++)
+        dot_tile(w + r * w_stride, w_stride, x, x_stride, n, y + r, y_stride, 1, tokens);
+}
+
+void matmul_f32(const float *w, size_t w_stride, size_t rows, const float *x, size_t x_stride,
+                size_t tokens, size_t n, float *y, size_t y_stride)
+{
+    size_t t;
+
+    for (t = 0; t + TILE_TOKENS <= tokens; t += TILE_TOKENS)
+        dot_tiles(w, w_stride, rows, x + t * x_stride, x_stride, n, y + t * y_stride, y_stride,
+                  TILE_TOKENS);
+    for (; t < tokens; t++)
+        dot_tiles(w, w_stride, rows, x + t * x_stride, x_stride, n, y + t * y_stride, y_stride, 1);
+}
+
+static inline __attribute__((always_inline)) void mix_tile(const float *x, size_t x_stride,
+                                                           const float *rows, size_t row_stride,
+                                                           size_t n, float *y, size_t y_stride,
+                                                           const size_t tokens,
+                                                           const size_t vectors)
+{
+    static const lanes zero = { 0 };
+    lanes sums[TILE_TOKENS][VECTORS], row[VECTORS];
+    size_t i, t, v;
+
+    memset(sums, 0, sizeof sums);
+    for (i = 0; i < n; i++) {
+        for (v = 0; v < vectors; v++) row[v] = load_lanes(rows + i * row_stride + v * LANES);
+        for (t = 0; t < tokens; t++) {
+            lanes factor = x[t * x_stride + i] - zero;
+            for (v = 0; v < vectors; v++) sums[t][v] = multiply_add(factor, row[v], sums[t][v]);
+        }
+    }
+    for (t = 0; t < tokens; t++)
+        for (v = 0; v < vectors; v++)
+            memcpy(y + t * y_stride + v * LANES, &sums[t][v], sizeof(lanes));
+}
+
+static void mix_column(const float *x, size_t x_stride, size_t tokens, const float *rows,
+                       size_t row_stride, size_t n, float *y, size_t y_stride)
+{
+    size_t i, t;
+
+    for (t = 0; t < tokens; t++) {
+        float sum = 0;
+        for (i = 0; i < n; i++) sum += x[t * x_stride + i] * rows[i * row_stride];
+        y[t * y_stride] = sum;
+    }
+}
+
+static inline __attribute__((always_inline)) void mix_tiles(const float *x, size_t x_stride,
+                                                            const float *rows, size_t row_stride,
+                                                            size_t n, size_t columns, float *y,
+                                                            size_t y_stride, const size_t tokens)
+{
+    size_t c;
+
+    for (c = 0; c + VECTORS * LANES <= columns; c += VECTORS * LANES)
+        mix_tile(x, x_stride, rows + c, row_stride, n, y + c, y_stride, tokens, VECTORS);
+    for (; c + LANES <= columns; c += LANES)
+        mix_tile(x, x_stride, rows + c, row_stride, n, y + c, y_stride, tokens, 1);
+    for (; c < columns; c++)
+        mix_column(x, x_stride, tokens, rows + c, row_stride, n, y + c, y_stride);
+}
+
+void mix_rows(const float *x, size_t x_stride, size_t tokens, const float *rows, size_t row_stride,
+              size_t n, size_t columns, float *y, size_t y_stride)
+{
+    size_t t;
+
+    for (t = 0; t + TILE_TOKENS <= tokens; t += TILE_TOKENS)
+        mix_tiles(x + t * x_stride, x_stride, rows, row_stride, n, columns, y + t * y_stride,
+                  y_stride, TILE_TOKENS);
+    x += t * x_stride;
+    y += t * y_stride;
+    if (tokens - t == 3) mix_tiles(x, x_stride, rows, row_stride, n, columns, y, y_stride, 3);
+    if (tokens - t == 2) mix_tiles(x, x_stride, rows, row_stride, n, columns, y, y_stride, 2);
+    if (tokens - t == 1) mix_tiles(x, x_stride, rows, row_stride, n, columns, y, y_stride, 1);
+}
+
+/* ---- functions of numbers -------------------------------------------------------------------- */
+
+/*  e^x to 2e-7 of itself, without branches so that loops of it become vectors. x = k ln 2 + r with
+    |r| <= ln(2) / 2: k goes into the exponent, e^r is its Taylor polynomial. */
+static inline float exp_of(float x)
+{
+    static const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    float k, r, power, shifted;
+    uint32_t bits, exponent;
+
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    shifted = x * 1.44269504f + shift;
+    k = shifted - shift;
+    r = (x - k * 0.693359375f) + k * 2.12194440e-4f;
+    power = 1.0f / 720.0f;
+    power = power * r + 1.0f / 120.0f;
+    power = power * r + 1.0f / 24.0f;
+    power = power * r + 1.0f / 6.0f;
+    power = power * r + 0.5f;
+    power = power * r + 1.0f;
+    power = power * r + 1.0f;
+    memcpy(&exponent, &shifted, sizeof exponent);
+    memcpy(&bits, &power, sizeof bits);
+    bits += exponent << 23; /* the bits of `shift` are gone from the left */
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+static float largest(const float *x, size_t count)
+{
+    float most[LANES];
+    size_t i, l;
+
+    for (l = 0; l < LANES; l++) most[l] = x[0];
+    for (i = 0; i + LANES <= count; i += LANES)
+        for (l = 0; l < LANES; l++) most[l] = x[i + l] > most[l] ? x[i + l] : most[l];
+    for (; i < count; i++) most[0] = x[i] > most[0] ? x[i] : most[0];
+    for (l = 1; l < LANES; l++) most[0] = most[l] > most[0] ? most[l] : most[0];
+    return most[0];
+}
+
+static float sum_of(const float *x, size_t count)
+{
+    lanes sums = { 0 };
+    float sum;
+    size_t i;
+
+    for (i = 0; i + LANES <= count; i += LANES) sums += load_lanes(x + i);
+    sum = sum_lanes(sums);
+    for (; i < count; i++) sum += x[i];
+    return sum;
+}
+
+void softmax(float *x, size_t count, float scale)
+{
+    float most = largest(x, count), share;
+    size_t i;
+
+    for (i = 0; i < count; i++) x[i] = exp_of((x[i] - most) * scale);
+    share = 1.0f / sum_of(x, count);
+    for (i = 0; i < count; i++) x[i] *= share;
+}
+
+double exp_sum(const float *x, size_t count, float *most)
+{
+    float part[256];
+    double sum = 0;
+    size_t i, k, n;
+
+    *most = largest(x, count);
+    for (i = 0; i < count; i += n) {
+        n = count - i < 256 ? count - i : 256;
+        for (k = 0; k < n; k++) part[k] = exp_of(x[i + k] - *most);
+        sum += (double)sum_of(part, n);
+    }
+    return sum;
+}
+
+static float square_sum(const float *x, size_t count)
+{
+    lanes sums = { 0 };
+    float sum;
+    size_t i;
+
+    for (i = 0; i + LANES <= count; i += LANES) {
+        lanes v = load_lanes(x + i);
+        sums = multiply_add(v, v, sums);
+    }
+    sum = sum_lanes(sums);
+    for (; i < count; i++) sum += x[i] * x[i];
+    return sum;
+}
+
+void rms_norm(const float *x, size_t count, const float *weight, float epsilon, float *out)
+{
+    float scale = 1.0f / sqrtf(square_sum(x, count) / (float)count + epsilon);
+    size_t i;
+
+    for (i = 0; i < count; i++) out[i] = x[i] * scale * weight[i];
+}
+
+void silu_gate(float *gate, const float *up, size_t count)
+{
+    size_t i;
+    for (i = 0; i < count; i++) gate[i] = gate[i] / (1.0f + exp_of(-gate[i])) * up[i];
+}

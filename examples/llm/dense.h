@@ -1,0 +1,29 @@
+/*  dense.h - the fp32 arithmetic of a transformer: matrix products, softmax, norm, gate. In vectors
+    of the width that the compiler was told of, on the calling thread. A token's result does not
+    depend on how many tokens are computed with it. */
+#ifndef LLM_DENSE_H
+#define LLM_DENSE_H
+
+#include <stddef.h>
+
+/*  y[t][r] = sum over n of w[r][n] x[t][n]: a linear. */
+void matmul_f32(const float *w, size_t w_stride, size_t rows, const float *x, size_t x_stride,
+                size_t tokens, size_t n, float *y, size_t y_stride);
+
+/*  y[t][c] = sum over n of x[t][n] rows[n][c]: weighted sums of rows. */
+void mix_rows(const float *x, size_t x_stride, size_t tokens, const float *rows, size_t row_stride,
+              size_t n, size_t columns, float *y, size_t y_stride);
+
+/*  x = softmax(scale x). */
+void softmax(float *x, size_t count, float scale);
+
+/*  sum of exp(x - most), most the largest of x: what a log-likelihood needs. */
+double exp_sum(const float *x, size_t count, float *most);
+
+/*  out = x / sqrt(mean x^2 + epsilon) * weight. */
+void rms_norm(const float *x, size_t count, const float *weight, float epsilon, float *out);
+
+/*  gate = silu(gate) up. */
+void silu_gate(float *gate, const float *up, size_t count);
+
+#endif
