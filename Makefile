@@ -13,6 +13,8 @@ EXAMPLE_LIBS   = -lm -pthread
 # The fp32 model that quantized ones are compared with is as fast as this processor lets C be.
 NATIVE         = $(shell $(CC) -march=native -E -x c /dev/null >/dev/null 2>&1 && echo -march=native)
 NEED           = sh tests/scripts/need.sh
+BENCH_BUILD    = $(BUILD)/bench$(patsubst %,-%,$(filter-out cc,$(notdir $(CC))))
+AWQ_BENCH      = $(BENCH_BUILD)/bench/awq_bench
 HEADERS        = $(wildcard awq*.h examples/common/*.h)
 MAKEFLAGS     += --no-print-directory
 
@@ -25,7 +27,10 @@ help:
 	@echo 'make mutants     plant bugs in awq.h; each must turn the tests red (ten minutes)'
 	@echo 'make firmware    inference on an emulated Cortex-M4, bit for bit as on this machine'
 	@echo 'make board       the test bodies on that board (minutes)'
+	@echo 'make test-isa    the test bodies on emulated Arm, RISC-V, s390x, x86-64, wasm; ISA=aarch64'
+	@echo 'make count-isa   instructions per multiply-accumulate there; ISA=aarch64/i8mm'
 	@echo 'make bench       speed beside error and size; ARGS=--benchmark_filter=...'
+	@echo 'make bench-report   the same beside other libraries, into docs/performance.md (half an hour)'
 	@echo 'make install     header, library, find_package(awq) and pkg-config into PREFIX=$(PREFIX)'
 	@echo 'make clean       remove $(BUILD)/'
 
@@ -74,16 +79,38 @@ board:
 	@$(NEED) arm-cc arm-libc arm-qemu
 	bash tests/scripts/board.sh $(BUILD)/board
 
+test-isa:
+	@$(NEED) cc
+	bash tests/scripts/isa.sh $(BUILD)/isa $(ISA)
+
+count-isa:
+	@$(NEED) cc
+	bash tests/scripts/count.sh $(BUILD)/count $(ISA)
+
 tools:
 	@$(NEED) cc c++ cmake pkg-config cmocka binutils --if-possible clang
 
 # ---- measuring, installing -----------------------------------------------------------------------
 
-bench:
-	@$(NEED) cc c++ cmake benchmark
-	cmake -S . -B $(BUILD)/bench -DCMAKE_BUILD_TYPE=Release -DAWQ_BUILD_TESTS=OFF -DAWQ_BUILD_BENCH=ON
-	cmake --build $(BUILD)/bench --parallel $(JOBS)
-	$(BUILD)/bench/bench/awq_bench $(ARGS)
+bench: bench-build
+	$(AWQ_BENCH) $(ARGS)
+
+bench-build:
+	@$(NEED) cc c++ cmake benchmark --if-possible openblas
+	cmake -S . -B $(BENCH_BUILD) -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_COMPILER=$(CC) \
+	    -DAWQ_BUILD_TESTS=OFF -DAWQ_BUILD_BENCH=ON
+	cmake --build $(BENCH_BUILD) --parallel $(JOBS)
+
+# The peers are optional: what is not there is named in the report. PEERS= adds packages.
+bench-peers:
+	@$(NEED) venv
+	@test -d $(BUILD)/peers || python3 -m venv $(BUILD)/peers
+	$(BUILD)/peers/bin/pip install --quiet -r bench/peers.txt $(PEERS) || \
+	    echo 'note: no peers from PyPI: the report says so' >&2
+
+bench-report: bench-build bench-peers
+	$(BUILD)/peers/bin/python bench/report.py --bench $(AWQ_BENCH) \
+	    --peers $(BUILD)/peers/bin/python --results $(BUILD)/report $(ARGS)
 
 install:
 	@$(NEED) cc cmake
@@ -95,5 +122,6 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help demo llm test golden sanitize mutants firmware board tools bench install clean
+.PHONY: help demo llm test golden sanitize mutants firmware board test-isa count-isa tools bench bench-build bench-peers \
+        bench-report install clean
 .DEFAULT_GOAL := help

@@ -1,22 +1,28 @@
-/*  shim.h - the little of Google Benchmark that the benchmarks need, in C.                       */
+/*  shim.h - the little of Google Benchmark that the benchmarks need, in C. It selects lines, prints
+    and writes them; what a line measures, and how often, is its own business.                    */
 #ifndef BENCH_SHIM_H
 #define BENCH_SHIM_H
+
+#include <stddef.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+#define NAME_LENGTH 160
+
 typedef struct bench_state bench_state;
 typedef void bench_body(bench_state *state, const void *argument);
 
-/*  One line of the report. body sets up, then does its work `while (bench_next(state))`.         */
-void bench_add(const char *name, bench_body *body, const void *argument);
-int  bench_next(bench_state *state);
+/*  One line of the report; the argument is copied.                                               */
+void bench_add(const char *name, bench_body *body, const void *argument, size_t argument_size);
 
-/*  Columns: amount done per iteration, shown per second; a plain number; or why there is none.   */
-void bench_rate(bench_state *state, const char *name, double per_iteration);
-void bench_value(bench_state *state, const char *name, double value);
+/*  A body calls bench_time once, with the seconds of one call of what it measures, or bench_fail
+    with the reason why there are none; then its columns, and words after them.                   */
+void bench_time(bench_state *state, double seconds);
 void bench_fail(bench_state *state, const char *why);
+void bench_value(bench_state *state, const char *name, double value);
+void bench_label(bench_state *state, const char *text);
 
 /*  A line at the top of the report.                                                              */
 void bench_context(const char *key, const char *value);

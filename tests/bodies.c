@@ -1,4 +1,5 @@
 #include "bodies.h"
+#include "product.h"
 
 static void *new_values(size_t count)
 {
@@ -540,70 +541,6 @@ int body_numbers(const awq_kernels *k, uint64_t seed, int cases)
    awq_pack, awq_unpack, awq_quantize_packed
    ============================================================================================= */
 
-static awq_tensor random_tensor(pool *p, rng *r, awq_quant quant, size_t rows, size_t cols)
-{
-    awq_tensor t;
-    size_t groups = awq_group_count(cols, quant.group_size), i;
-    unsigned values = 1u << quant.bits;
-
-    t.out_features = rows;
-    t.in_features = cols;
-    t.quant = quant;
-    t.q = pool_bytes(p, rows * cols, (place)rng_below(r, PLACES));
-    t.zeros = pool_bytes(p, rows * groups, (place)rng_below(r, PLACES));
-    t.scales = pool_aligned(p, rows * groups * awq_dtype_size(quant.scale_dtype), 4);
-    for (i = 0; i < rows * cols; i++) t.q[i] = (uint8_t)rng_below(r, values);
-    for (i = 0; i < rows * groups; i++) {
-        t.zeros[i] = (uint8_t)(quant.symmetric ? values / 2 : rng_below(r, values));
-        set_element(quant.scale_dtype, t.scales, i, (1.5 + rng_unit(r)) / values);
-    }
-    return t;
-}
-
-static awq_tensor blank_tensor(pool *p, const awq_tensor *like)
-{
-    awq_tensor t = *like;
-    size_t groups = awq_group_count(t.in_features, t.quant.group_size);
-    t.q = pool_bytes(p, t.out_features * t.in_features, AT_END);
-    t.zeros = pool_bytes(p, t.out_features * groups, AT_END);
-    t.scales = pool_aligned(p, t.out_features * groups * awq_dtype_size(t.quant.scale_dtype), 4);
-    return t;
-}
-
-static int compare_tensors(const awq_tensor *a, const awq_tensor *b)
-{
-    size_t cells = a->out_features * a->in_features;
-    size_t groups = a->out_features * awq_group_count(a->in_features, a->quant.group_size);
-    int failures = 0;
-    CHECK(memcmp(a->q, b->q, cells) == 0, "q of %zu x %zu, %d bits", a->out_features,
-          a->in_features, a->quant.bits);
-    CHECK(memcmp(a->zeros, b->zeros, groups) == 0, "zeros");
-    CHECK(memcmp(a->scales, b->scales, groups * awq_dtype_size(a->quant.scale_dtype)) == 0,
-          "scales");
-    return failures;
-}
-
-/*  The row at which a random range may begin: a multiple of AWQ_ROW_STEP.                        */
-static size_t random_cut(rng *r, size_t rows)
-{
-    return rng_below(r, (rows + AWQ_ROW_STEP - 1) / AWQ_ROW_STEP) * AWQ_ROW_STEP;
-}
-
-static void *pack_all(const awq_kernels *k, pool *p, rng *r, const awq_tensor *t, size_t *size)
-{
-    size_t rows = t->out_features, cut = random_cut(r, rows);
-    void *memory;
-    int failures = 0;
-
-    *size = awq_packed_size(t->quant, rows, t->in_features);
-    memory = pool_bytes(p, *size, (place)rng_below(r, PLACES));
-    CHECK(awq_packed_init(t->quant, rows, t->in_features, memory, *size) == AWQ_OK, "init");
-    CHECK(awq_pack(k, t, memory, *size, cut, rows, NULL) == AWQ_OK, "pack");
-    CHECK(awq_pack(k, t, memory, *size, 0, cut, NULL) == AWQ_OK, "pack");
-    if (failures) abort();
-    return memory;
-}
-
 static int check_lossless(const awq_kernels *k, pool *p, rng *r, const awq_tensor *t)
 {
     size_t size, cut = random_cut(r, t->out_features);
@@ -664,217 +601,12 @@ int body_pack(const awq_kernels *k, uint64_t seed, int cases)
    awq_prepare, awq_prepared_select, awq_matmul
    ============================================================================================= */
 
-typedef enum values { NORMAL, UNIFORM, ZEROS, DENORMAL, HUGE_ONES, OUTLIER, KINDS } values;
-
-static double activation(rng *r, values kind)
+static int one_product(const awq_kernels *k, rng *r, shape s, errors *sum)
 {
-    switch (kind) {
-    case UNIFORM: return rng_unit(r);
-    case ZEROS: return 0;
-    case DENORMAL: return rng_normal(r) * power_of_two(-132);
-    case HUGE_ONES: return rng_normal(r) * 1e30;
-    case OUTLIER: return rng_below(r, 50) ? rng_normal(r) * 1e-3 : 1e3;
-    default: return rng_normal(r);
-    }
-}
-
-typedef struct product {
-    awq_tensor tensor;
-    awq_packed packed;
-    awq_precision precision;
-    awq_matrix x;
-    const float *input_scale, *bias;
-    awq_prepared prepared;
-    awq_matrix y;
-} product;
-
-static const float *random_floats(pool *p, rng *r, size_t n, double center)
-{
-    float *floats = pool_floats(p, n);
-    size_t i;
-    for (i = 0; i < n; i++) floats[i] = (float)(center + rng_unit(r));
-    return floats;
-}
-
-static int prepare_all(const awq_kernels *k, pool *p, rng *r, product *m)
-{
-    size_t tokens = m->x.rows, cut = rng_below(r, tokens + 1);
-    int group_size = m->tensor.quant.group_size, failures = 0;
-    size_t size = awq_prepared_size(k, m->x.cols, group_size, m->precision, tokens);
-    void *memory = pool_aligned(p, size, sizeof(float));
-    awq_prepared second;
-
-    CHECK(awq_prepare(k, group_size, m->precision, m->x, m->input_scale, memory, size, cut, tokens,
-                      &m->prepared, NULL) == AWQ_OK, "prepare");
-    CHECK(awq_prepare(k, group_size, m->precision, m->x, m->input_scale, memory, size, 0, cut,
-                      &second, NULL) == AWQ_OK, "prepare");
-    CHECK(second.data == m->prepared.data && second.token_size == m->prepared.token_size &&
-          second.tokens == tokens && m->prepared.tokens == tokens, "the view depends on the range");
-    return failures;
-}
-
-static int new_weights(const awq_kernels *k, pool *p, rng *r, awq_quant quant, size_t rows,
-                       size_t cols, product *m)
-{
-    size_t size;
-    void *memory;
-    int failures = 0;
-
-    memset(m, 0, sizeof *m);
-    m->tensor = random_tensor(p, r, quant, rows, cols);
-    memory = pack_all(k, p, r, &m->tensor, &size);
-    CHECK(awq_packed_open(&m->packed, memory, size) == AWQ_OK, "open");
-    return failures;
-}
-
-static int new_product(const awq_kernels *k, pool *p, rng *r, values kind, size_t rows,
-                       size_t cols, size_t tokens, product *m)
-{
-    size_t t, c;
-    int failures = new_weights(k, p, r, random_quant(r), rows, cols, m);
-
-    m->precision = (awq_precision)rng_below(r, 2);
-    m->x = random_matrix(p, r, tokens, cols, 1);
-    if (kind == HUGE_ONES) {
-        m->x = new_matrix(p, AWQ_F32, tokens, cols, cols, AT_END);
-        m->y = new_matrix(p, AWQ_F32, tokens, rows, rows, AT_END);
-    } else {
-        m->y = new_matrix(p, (awq_dtype)rng_below(r, 3), tokens, rows, rows + rng_below(r, 5),
-                          (place)rng_below(r, PLACES));
-    }
-    for (t = 0; t < tokens; t++)
-        for (c = 0; c < cols; c++) put(m->x, t, c, activation(r, kind));
-    m->input_scale = rng_below(r, 3) ? NULL : random_floats(p, r, cols, 1.25);
-    m->bias = rng_below(r, 2) ? NULL : random_floats(p, r, rows, 0);
-    return failures + prepare_all(k, p, r, m);
-}
-
-static double weight_at(const product *m, size_t row, size_t col)
-{
-    const awq_tensor *t = &m->tensor;
-    size_t groups = awq_group_count(t->in_features, t->quant.group_size);
-    size_t g = row * groups + col / group_length(t->in_features, t->quant.group_size);
-    return (t->q[row * t->in_features + col] - t->zeros[g]) *
-           element(t->quant.scale_dtype, t->scales, g);
-}
-
-static double input_at(const product *m, size_t token, size_t col)
-{
-    return at(m->x, token, col) / (m->input_scale ? (double)m->input_scale[col] : 1.0);
-}
-
-/*  The exact output, and how far from it the rounding of activations (half a step or little more,
-    per block of at most 128 inputs of a group) and of fp32 sums can lead.                       */
-static double define_output(const product *m, size_t token, size_t row, double *bound)
-{
-    size_t n = m->x.cols, group = group_length(n, m->tensor.quant.group_size), begin, end, c;
-    double sum = m->bias ? (double)m->bias[row] : 0.0, size = magnitude(sum);
-    double steps = m->precision == AWQ_A16 ? 32639 : 127, roundings = 8;
-
-    *bound = 0;
-    for (begin = 0; begin < n; begin = end) {
-        size_t group_end = begin - begin % group + group;
-        double most = 0, weights = 0;
-        end = begin + 128 < group_end ? begin + 128 : group_end;
-        if (end > n) end = n;
-        roundings++;
-        for (c = begin; c < end; c++) {
-            double x = input_at(m, token, c), w = weight_at(m, row, c);
-            if (magnitude(x) > most) most = magnitude(x);
-            weights += magnitude(w);
-            sum += w * x;
-            size += magnitude(w * x);
-        }
-        /* 2^-126: steps too small for fp32 may be flushed to zero */
-        *bound += weights * (most / steps * 0.504 + steps * power_of_two(-126));
-    }
-    *bound += size * roundings * power_of_two(-24);
-    return sum;
-}
-
-static double half_a_step(awq_dtype dtype, double value)
-{
-    double size = magnitude(value);
-    if (dtype == AWQ_F32) return size * power_of_two(-24);
-    return dtype == AWQ_F16 ? size * power_of_two(-11) + power_of_two(-25)
-                            : size * power_of_two(-8);
-}
-
-static int check_outputs(const product *m, double *error, double *total)
-{
-    size_t t, row;
-    int failures = 0;
-    for (t = 0; t < m->y.rows; t++)
-        for (row = 0; row < m->y.cols; row++) {
-            double bound, got = at(m->y, t, row), expected = define_output(m, t, row, &bound);
-            double off = got - expected;
-            bound += half_a_step(m->y.dtype, magnitude(expected) + bound);
-            CHECK(magnitude(off) <= bound, "token %zu row %zu: %.9g, not %.9g +- %g", t, row, got,
-                  expected, bound);
-            *error += off * off;
-            *total += expected * expected;
-        }
-    return failures;
-}
-
-/*  All of y by two ranges, the first of which must not write outside itself.                     */
-static int multiply(const awq_kernels *k, rng *r, product *m)
-{
-    size_t rows = m->tensor.out_features, cut = random_cut(r, rows);
-    int failures = 0;
-    CHECK(awq_matmul(k, &m->packed, &m->prepared, m->bias, m->y, cut, rows) == AWQ_OK, "matmul");
-    CHECK(untouched_outside(m->y, cut, rows), "columns outside %zu .. %zu", cut, rows);
-    CHECK(awq_matmul(k, &m->packed, &m->prepared, m->bias, m->y, 0, cut) == AWQ_OK, "matmul");
-    CHECK(untouched_outside(m->y, 0, rows), "columns outside 0 .. %zu", rows);
-    return failures;
-}
-
-static int same_bits(awq_matrix a, size_t row_a, awq_matrix b, size_t row_b)
-{
-    size_t size = a.dtype == AWQ_F32 ? 4 : 2;
-    return memcmp((char *)a.data + row_a * a.stride * size,
-                  (char *)b.data + row_b * b.stride * size, a.cols * size) == 0;
-}
-
-static int check_batches(const awq_kernels *k, pool *p, rng *r, const product *m)
-{
-    size_t tokens = m->x.rows, count = 1 + rng_below(r, 6), i, t = rng_below(r, tokens);
-    uint32_t *index = pool_aligned(p, count * sizeof *index, sizeof *index);
-    product some = *m;
-    int failures = 0;
-
-    for (i = 0; i < count; i++) index[i] = (uint32_t)rng_below(r, tokens);
-    CHECK(awq_prepared_select(&m->prepared, index, count, &some.prepared) == AWQ_OK, "select");
-    some.y = new_matrix(p, m->y.dtype, count, m->y.cols, m->y.cols, AT_END);
-    failures += multiply(k, r, &some);
-    for (i = 0; i < count; i++)
-        CHECK(same_bits(some.y, i, m->y, index[i]), "selected token %u", (unsigned)index[i]);
-
-    some.x = awq_matrix_rows(m->x, t, t + 1);
-    some.y = new_matrix(p, m->y.dtype, 1, m->y.cols, m->y.cols, AT_END);
-    failures += prepare_all(k, p, r, &some);
-    failures += multiply(k, r, &some);
-    CHECK(same_bits(some.y, 0, m->y, t), "token %zu of %zu alone", t, tokens);
-    return failures;
-}
-
-static int one_product(const awq_kernels *k, rng *r, values kind)
-{
-    static const int tokens[] = { 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 33 };
     pool p = { .count = 0 };
-    size_t rows = 1 + rng_below(r, 40), cols = rng_below(r, 8) ? 1 + rng_below(r, 300) : 576;
-    product m;
-    double error = 0, total = 0;
-    int failures = new_product(k, &p, r, kind, rows, cols,
-                               (size_t)rng_pick(r, tokens, COUNT(tokens)), &m);
-    failures += multiply(k, r, &m);
-    failures += check_outputs(&m, &error, &total);
-    if (m.x.rows) failures += check_batches(k, &p, r, &m);
-    if (kind == ZEROS && !m.bias) CHECK(total == 0 && error == 0, "error %g", error);
-    if (failures)
-        fprintf(stderr, "  in %zu x %zu, %zu tokens, %d bits, group %d, %s, values %d, x %d y %d\n",
-                rows, cols, m.x.rows, m.tensor.quant.bits, m.tensor.quant.group_size,
-                m.precision == AWQ_A16 ? "A16" : "A8", (int)kind, (int)m.x.dtype, (int)m.y.dtype);
+    product m = new_product(&p, r, s);
+    int failures = check_product(k, r, &m, sum);
+    free_product(&m);
     return failures + pool_release(&p);
 }
 
@@ -882,54 +614,50 @@ int body_matmul(const awq_kernels *k, uint64_t seed, int cases)
 {
     rng r = { seed };
     int failures = 0;
-    while (cases-- > 0 && failures == 0) failures += one_product(k, &r, (values)(cases % 2));
+    while (cases-- > 0 && failures == 0) failures += one_product(k, &r, random_shape(&r), NULL);
     return failures;
 }
 
-int body_extreme_activations(const awq_kernels *k, uint64_t seed, int cases)
+int body_extreme_values(const awq_kernels *k, uint64_t seed, int cases)
 {
     rng r = { seed };
     int failures = 0;
-    while (cases-- > 0 && failures == 0)
-        failures += one_product(k, &r, (values)(ZEROS + cases % (KINDS - ZEROS)));
+    while (cases-- > 0 && failures == 0) {
+        shape s = random_shape(&r);
+        s.activations = (activations)(NICE + cases % (ACTIVATIONS - NICE));
+        s.weights = (weights)rng_below(&r, WEIGHTS);
+        failures += one_product(k, &r, s, NULL);
+    }
     return failures;
 }
 
-/*  What the manual says of normal data: norm of the error over norm of the output. The weights have
-    mean 0, so that no output is a small difference of large sums.                                */
-static int one_relative_error(const awq_kernels *k, rng *r, int group_size, awq_precision precision)
+/*  What the manual says of normal data: norm of the error over norm of the output. So few outputs
+    leave it to chance by some percent.                                                           */
+static int one_relative_error(const awq_kernels *k, rng *r, awq_precision precision)
 {
-    enum { ROWS = 48, COLS = 576, TOKENS = 33 };
-    const awq_quant quant = { 8, group_size, 1, AWQ_F32 };
-    const double limit = precision == AWQ_A16 ? 3e-5 : 7e-3;
-    pool p = { .count = 0 };
-    product m;
-    double error = 0, total = 0;
-    size_t t, c;
-    int failures = new_weights(k, &p, r, quant, ROWS, COLS, &m);
+    static const int bits[] = { 4, 8 }, groups[] = { 32, 64, 128, -1 };
+    const double limit = 1.2 * (precision == AWQ_A16 ? 1e-4 : 6e-3);
+    shape s = { { 4, 128, 1, AWQ_F32 }, AWQ_A16, 32, 2048, 33, ANY, NORMAL, AWQ_F32, AWQ_F32,
+                0, 0 };
+    errors sum = { 0, 0 };
+    int failures;
 
-    m.precision = precision;
-    m.x = new_matrix(&p, AWQ_F32, TOKENS, COLS, COLS, AT_END);
-    m.y = new_matrix(&p, AWQ_F32, TOKENS, ROWS, ROWS, AT_END);
-    for (t = 0; t < TOKENS; t++)
-        for (c = 0; c < COLS; c++) put(m.x, t, c, activation(r, NORMAL));
-    failures += prepare_all(k, &p, r, &m);
-    failures += multiply(k, r, &m);
-    failures += check_outputs(&m, &error, &total);
-    CHECK(error <= limit * limit * total, "group %d, %s: relative error^2 %g", group_size,
-          precision == AWQ_A16 ? "A16" : "A8", error / total);
-    return failures + pool_release(&p);
+    s.quant.bits = rng_pick(r, bits, COUNT(bits));
+    s.quant.group_size = rng_pick(r, groups, COUNT(groups));
+    s.precision = precision;
+    failures = one_product(k, r, s, &sum);
+    CHECK(sum.error <= limit * limit * sum.total, "%s, %s: relative error^2 %g", k->name,
+          precision == AWQ_A16 ? "A16" : "A8", sum.error / sum.total);
+    return failures;
 }
 
 int body_relative_error(const awq_kernels *k, uint64_t seed, int cases)
 {
-    static const int groups[] = { 32, 64, 128, -1 };
     rng r = { seed };
     int failures = 0;
     while (cases-- > 0 && failures == 0) {
-        int group_size = rng_pick(&r, groups, COUNT(groups));
-        failures += one_relative_error(k, &r, group_size, AWQ_A16);
-        failures += one_relative_error(k, &r, group_size, AWQ_A8);
+        failures += one_relative_error(k, &r, AWQ_A16);
+        failures += one_relative_error(k, &r, AWQ_A8);
     }
     return failures;
 }

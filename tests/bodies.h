@@ -14,7 +14,7 @@ int body_numbers(const awq_kernels *k, uint64_t seed, int cases);   /* fp16 and 
 int body_pack(const awq_kernels *k, uint64_t seed, int cases);      /* lossless, as FORMAT says   */
 int body_matmul(const awq_kernels *k, uint64_t seed, int cases);    /* bounds, ranges, batches    */
 int body_relative_error(const awq_kernels *k, uint64_t seed, int cases);
-int body_extreme_activations(const awq_kernels *k, uint64_t seed, int cases);
+int body_extreme_values(const awq_kernels *k, uint64_t seed, int cases);
 
 typedef struct body { const char *name; int (*run)(const awq_kernels *, uint64_t, int); int cases; }
     body;
@@ -24,6 +24,6 @@ typedef struct body { const char *name; int (*run)(const awq_kernels *, uint64_t
     { "numbers", body_numbers, 20 },                                                               \
     { "pack", body_pack, 200 }, { "matmul", body_matmul, 300 },                                    \
     { "relative_error", body_relative_error, 3 },                                                  \
-    { "extreme_activations", body_extreme_activations, 100 }
+    { "extreme_values", body_extreme_values, 100 }
 
 #endif

@@ -46,6 +46,21 @@ static void *read_file(const char *folder, const char *file, size_t size)
     return data;
 }
 
+/*  The files are little-endian; this is what they mean on any machine.                           */
+static void from_little_endian(void *data, size_t count, size_t size)
+{
+    unsigned char *bytes = data;
+    size_t i, b;
+    for (i = 0; size > 1 && i < count; i++, bytes += size) {
+        uint32_t word = 0;
+        uint16_t half;
+        for (b = 0; b < size; b++) word |= (uint32_t)bytes[b] << 8 * b;
+        half = (uint16_t)word;
+        if (size == 2) memcpy(bytes, &half, size);
+        else memcpy(bytes, &word, size);
+    }
+}
+
 static void read_manifest(golden *g)
 {
     char path[MAX_PATH + 200], line[256], file[128];
@@ -55,6 +70,7 @@ static void read_manifest(golden *g)
     if (!f) fail_msg("%s: cannot be opened", path);
     while (fgets(line, sizeof line, f)) {
         array *a = &g->arrays[g->count++];
+        size_t size;
         assert_true(g->count <= MAX_ARRAYS);
         a->rows = 1;
         if (sscanf(line, "%47s %15s %zux%zu %127s", a->name, a->dtype, &a->rows, &a->cols, file)
@@ -63,7 +79,9 @@ static void read_manifest(golden *g)
             if (sscanf(line, "%47s %15s %zu %127s", a->name, a->dtype, &a->cols, file) != 4)
                 fail_msg("%s: what is %s", path, line);
         }
-        a->data = read_file(g->path, file, a->rows * a->cols * dtype_bytes(a->dtype));
+        size = dtype_bytes(a->dtype);
+        a->data = read_file(g->path, file, a->rows * a->cols * size);
+        from_little_endian(a->data, a->rows * a->cols, size);
     }
     fclose(f);
 }

@@ -5,6 +5,13 @@
 # package brings it. A tool after --if-possible that cannot be installed only costs a note.
 set -u
 
+cross() {           # the prefix of a cross compiler's commands
+    case $1 in
+        armhf-cc) echo arm-linux-gnueabihf ;;
+        *)        echo "${1%-cc}-linux-gnu" ;;
+    esac
+}
+
 found() {
     case $1 in
         cc)        echo '#include <stdlib.h>' | cc -E -x c - ;;
@@ -12,9 +19,15 @@ found() {
         binutils)  command -v nm && command -v objdump && command -v size ;;
         cmocka)    pkg-config --exists cmocka ;;
         benchmark) test -e /usr/include/benchmark/benchmark.h || pkg-config --exists benchmark ;;
+        openblas)  echo 'int main(void) { return 0; }' | cc -o /dev/null -x c - -lopenblas ;;
         arm-cc)    command -v arm-none-eabi-gcc ;;
         arm-libc)  arm-none-eabi-gcc --specs=picolibc.specs -E -x c /dev/null ;;
         arm-qemu)  command -v qemu-system-arm ;;
+        *64-cc|armhf-cc|s390x-cc)
+                   echo '#include <stdlib.h>' | "$(cross "$1")"-gcc -E -x c - ;;
+        lld-19)    command -v wasm-ld-19 ;;
+        wabt)      command -v wasm-interp ;;
+        wasi-libc) ls /usr/include/wasm32-wasi/stdlib.h /usr/lib/llvm-19/lib/clang/19/lib/wasi ;;
         venv)      python3 -c 'import ensurepip, venv' ;;
         *)         command -v "$1" ;;
     esac >/dev/null 2>&1
@@ -26,9 +39,18 @@ package() {
         c++)       echo g++ ;;
         cmocka)    echo libcmocka-dev ;;
         benchmark) echo libbenchmark-dev ;;
+        openblas)  echo libopenblas-dev ;;
         arm-cc)    echo gcc-arm-none-eabi ;;
         arm-libc)  echo picolibc-arm-none-eabi ;;
         arm-qemu)  echo qemu-system-arm ;;
+        aarch64-cc) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
+        armhf-cc)  echo gcc-arm-linux-gnueabihf libc6-dev-armhf-cross ;;
+        riscv64-cc) echo gcc-riscv64-linux-gnu libc6-dev-riscv64-cross ;;
+        s390x-cc)  echo gcc-s390x-linux-gnu libc6-dev-s390x-cross ;;
+        wasi-libc) echo wasi-libc libclang-rt-19-dev-wasm32 ;;
+        qemu-aarch64|qemu-arm|qemu-riscv64|qemu-s390x|qemu-x86_64)
+                   echo qemu-user ;;
+        node)      echo nodejs ;;
         venv)      echo python3-venv ;;
         *)         echo "$1" ;;
     esac

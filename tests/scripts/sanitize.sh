@@ -8,4 +8,4 @@ quiet cmake -S "$root" -B "$build" -DAWQ_SANITIZE=ON -DAWQ_CHECKS=OFF -DAWQ_BUIL
     -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG='-O1 -g'
 quiet cmake --build "$build" --parallel "$jobs"
 cd "$build"
-ctest --output-on-failure --parallel "$jobs"
+AWQ_TEST_FULL=${AWQ_TEST_FULL:-0} ctest --output-on-failure --parallel "$jobs"

@@ -1,0 +1,2 @@
+#define AWQ_IMPLEMENTATION
+#include "awq.h"
