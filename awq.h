@@ -643,6 +643,16 @@ struct awq_kernels {
                           void *memory, size_t token_begin, size_t token_end, awq_where *where);
     void (*matmul_rows)(const awq_packed *packed, const awq_prepared *x, const float *bias,
                         awq_matrix y, size_t row_begin, size_t row_end);
+    /* the rest is NULL with AWQ_INFERENCE_ONLY */
+    void (*load_scaled)(const void *from, awq_dtype dtype, const float *scale, size_t n, float *u);
+    int (*widen_range)(const float *u, size_t n, float *lo, float *hi);
+    void (*round_weights)(const float *u, size_t n, float scale, float zero, float levels,
+                          uint8_t *q);
+    /* NULL: the search measures with fp32 errors only */
+    void (*round_errors)(const float *u, size_t n, float scale, float lowest, float highest,
+                         float factor, uint8_t *e);
+    void (*add_products)(float *y, size_t n, const float *a, size_t a_stride, const float *x,
+                         size_t x_stride, size_t count);
     void (*squared_errors)(const float *d, size_t rows, size_t d_stride, const float *xt,
                            size_t cols, size_t xt_stride, size_t tokens,
                            const float *token_weight, double *sums);
@@ -858,27 +868,17 @@ AWQDEF awq_matrix awq_matrix_rows(awq_matrix m, size_t row_begin, size_t row_end
     return m;
 }
 
-/* n elements of a row as fp32. */
-static void awq__load_row(awq_matrix m, size_t row, size_t col, size_t n, float *out) {
-    const unsigned char *p = awq__at(m, row, col);
+static void awq__load_values(const void *from, awq_dtype dtype, size_t n, float *out) {
+    const unsigned char *p = (const unsigned char *)from;
     size_t i;
-    if (m.dtype == AWQ_F32) memcpy(out, p, n * sizeof *out);
+    if (dtype == AWQ_F32) memcpy(out, p, n * sizeof *out);
     else
-        for (i = 0; i < n; i++) out[i] = awq__load_float(p + 2 * i, m.dtype);
+        for (i = 0; i < n; i++) out[i] = awq__load_float(p + 2 * i, dtype);
 }
 
-/* Index of the first value that is NaN or infinite, or n. */
-static size_t awq__find_bad(const float *x, size_t n) {
-    uint32_t worst = 0;
-    size_t i;
-    for (i = 0; i < n; i++) {
-        uint32_t u = awq__float_bits(x[i]) & 0x7fffffffu;
-        worst = u > worst ? u : worst;
-    }
-    if (worst < 0x7f800000u) return n;
-    for (i = 0; awq__is_finite(x[i]); i++) {
-    }
-    return i;
+/* n elements of a row as fp32. */
+static void awq__load_row(awq_matrix m, size_t row, size_t col, size_t n, float *out) {
+    awq__load_values(awq__at(m, row, col), m.dtype, n, out);
 }
 
 /* What turns integers back into values:  (q - zero) * scale. */
@@ -995,6 +995,20 @@ static awq_status awq__check_scale(const float *scale, size_t n, awq_where *wher
     return AWQ_OK;
 }
 
+/* Index of the first value that is NaN or infinite, or n. */
+static size_t awq__find_bad(const float *x, size_t n) {
+    uint32_t worst = 0;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        uint32_t u = awq__float_bits(x[i]) & 0x7fffffffu;
+        worst = u > worst ? u : worst;
+    }
+    if (worst < 0x7f800000u) return n;
+    for (i = 0; awq__is_finite(x[i]); i++) {
+    }
+    return i;
+}
+
 /* Every element finite, or AWQ_ERR_DATA with its place. */
 static awq_status awq__check_finite(awq_matrix m, size_t matrix, awq_where *where) {
     float x[AWQ__CHUNK];
@@ -1024,9 +1038,10 @@ static awq_status awq__check_weights(const awq_matrix *weights, size_t count) {
 
 /* y[i] += sum over j < count of a[j * a_stride] * x[j * x_stride + i]. Eight at a time, so that y
    is loaded and stored once per eight products; compilers vectorise the loop over i. */
-static void awq__add_products(float *AWQ__RESTRICT y, size_t n, const float *AWQ__RESTRICT a,
-                              size_t a_stride, const float *AWQ__RESTRICT x, size_t x_stride,
-                              size_t count) {
+static void awq__add_products_portable(float *AWQ__RESTRICT y, size_t n,
+                                       const float *AWQ__RESTRICT a, size_t a_stride,
+                                       const float *AWQ__RESTRICT x, size_t x_stride,
+                                       size_t count) {
     size_t i, s = x_stride;
     for (; count >= 8; count -= 8, a += 8 * a_stride, x += 8 * x_stride) {
         size_t k = a_stride;
@@ -1089,6 +1104,7 @@ AWQDEF awq_status awq_stats_init(awq_stats *stats, size_t in_features, size_t sk
 
 /* A block of tokens on its way into the sums. */
 typedef struct awq__batch {
+    const awq_kernels *k;
     awq_stats *stats;
     awq_matrix x;
     size_t tokens;          /* <= AWQ__BLOCK, all of weight > 0 */
@@ -1135,7 +1151,7 @@ static void awq__batch_sketch(void *arg, size_t begin, size_t end, size_t worker
             float *out = s->sketch + r * s->in_features + c;
             for (t = 0; t < b->tokens; t++) sign[t] = awq__sign(s->sketch_seed, s->count + t, r);
             for (i = 0; i < n; i++) sum[i] = 0;
-            awq__add_products(sum, n, sign, 1, s->block + c, s->in_features, b->tokens);
+            b->k->add_products(sum, n, sign, 1, s->block + c, s->in_features, b->tokens);
             for (i = 0; i < n; i++) out[i] += sum[i];
         }
     }
@@ -1148,8 +1164,8 @@ static void awq__gram_row(const awq__batch *b, size_t row, size_t begin, size_t 
     size_t i, from = begin > row ? begin : row, n = end - from;
     if (from >= end) return;
     for (i = 0; i < n; i++) sum[i] = 0;
-    awq__add_products(sum, n, s->block + row, s->in_features, s->block + from, s->in_features,
-                      b->tokens);
+    b->k->add_products(sum, n, s->block + row, s->in_features, s->block + from, s->in_features,
+                       b->tokens);
     out = s->gram + row * s->in_features + from;
     for (i = 0; i < n; i++) out[i] += sum[i];
 }
@@ -1220,6 +1236,7 @@ AWQDEF awq_status awq_stats_add(const awq_kernels *k, awq_stats *stats, awq_matr
     AWQ__TRY(awq__check_parallel(parallel));
     if (x.rows && x.cols != stats->in_features) return AWQ_ERR_SHAPE;
     AWQ__TRY(awq__check_batch(stats, x, token_weight, where));
+    batch.k = k;
     batch.stats = stats;
     batch.x = x;
     batch.tokens = 0;
@@ -1273,6 +1290,7 @@ AWQDEF awq_status awq_stats_get(const awq_stats *stats, awq_statistic which, flo
 
 /* The weights as the quantizer sees them: u = clamp(w * s, +-clip). */
 typedef struct awq__source {
+    const awq_kernels *k;
     awq_matrix weight;
     const float *scale;    /* [in_features] or NULL */
     const float *clip_max; /* [out_features][groups] or NULL */
@@ -1280,14 +1298,44 @@ typedef struct awq__source {
 
 static float awq__levels(int bits) { return (float)((1 << bits) - 1); }
 
+static void awq__load_scaled_portable(const void *from, awq_dtype dtype, const float *scale,
+                                      size_t n, float *u) {
+    size_t i;
+    awq__load_values(from, dtype, n, u);
+    if (scale)
+        for (i = 0; i < n; i++) u[i] *= scale[i];
+}
+
 static void awq__load_scaled(const awq__source *src, size_t row, size_t col, size_t n, float clip,
                              float *u) {
     size_t i;
-    awq__load_row(src->weight, row, col, n, u);
-    if (src->scale)
-        for (i = 0; i < n; i++) u[i] *= src->scale[col + i];
+    src->k->load_scaled(awq__at(src->weight, row, col), src->weight.dtype,
+                        src->scale ? src->scale + col : NULL, n, u);
     if (clip < FLT_MAX)
         for (i = 0; i < n; i++) u[i] = u[i] > clip ? clip : u[i] < -clip ? -clip : u[i];
+}
+
+/* The range grows to include u; 0 if a value is NaN or infinite. */
+static int awq__widen_range_portable(const float *u, size_t n, float *lo, float *hi) {
+    float low = *lo, high = *hi;
+    size_t i;
+    if (awq__find_bad(u, n) < n) return 0;
+    for (i = 0; i < n; i++) {
+        low = u[i] < low ? u[i] : low;
+        high = u[i] > high ? u[i] : high;
+    }
+    *lo = low;
+    *hi = high;
+    return 1;
+}
+
+static void awq__round_weights_portable(const float *u, size_t n, float scale, float zero,
+                                        float levels, uint8_t *q) {
+    size_t i;
+    for (i = 0; i < n; i++) {
+        float v = awq__round(u[i] / scale) + zero;
+        q[i] = (uint8_t)(int)(v < 0 ? 0 : v > levels ? levels : v);
+    }
 }
 
 /* Smallest scale stored: still a normal number once it is fp32. */
@@ -1312,52 +1360,53 @@ static awq_status awq__fit_range(const awq_quant *quant, float lo, float hi, awq
     return awq__is_finite(grid->scale * reach) ? AWQ_OK : AWQ_ERR_SCALE;
 }
 
+/* The range of u in columns [begin, end) of a row; it includes 0. */
+static awq_status awq__group_range(const awq__source *src, size_t row, size_t begin, size_t end,
+                                   float clip, float *lo, float *hi, awq_where *where) {
+    float u[AWQ__CHUNK];
+    size_t col;
+    *lo = *hi = 0;
+    if (!(clip >= 0)) return awq__fail(where, AWQ_ERR_DATA, 0, row, begin);
+    for (col = begin; col < end; col += AWQ__CHUNK) {
+        size_t n = awq__min(AWQ__CHUNK, end - col);
+        awq__load_scaled(src, row, col, n, FLT_MAX, u); /* a clip must not hide an infinity */
+        if (!src->k->widen_range(u, n, lo, hi))
+            return awq__fail(where, AWQ_ERR_DATA, 0, row, col + awq__find_bad(u, n));
+    }
+    if (*lo < -clip) *lo = -clip;
+    if (*hi > clip) *hi = clip;
+    return AWQ_OK;
+}
+
 static awq_status awq__fit_group(const awq__source *src, const awq_quant *quant, size_t row,
                                  size_t begin, size_t end, float clip, awq__grid *grid,
                                  awq_where *where) {
-    float u[AWQ__CHUNK], lo = 0, hi = 0;
-    size_t col, i;
-    if (!(clip >= 0)) return awq__fail(where, AWQ_ERR_DATA, 0, row, begin);
-    for (col = begin; col < end; col += AWQ__CHUNK) {
-        size_t n = awq__min(AWQ__CHUNK, end - col), bad;
-        awq__load_scaled(src, row, col, n, FLT_MAX, u); /* a clip must not hide an infinity */
-        if ((bad = awq__find_bad(u, n)) < n)
-            return awq__fail(where, AWQ_ERR_DATA, 0, row, col + bad);
-        for (i = 0; i < n; i++) {
-            lo = u[i] < lo ? u[i] : lo;
-            hi = u[i] > hi ? u[i] : hi;
-        }
-    }
-    if (lo < -clip) lo = -clip;
-    if (hi > clip) hi = clip;
+    float lo, hi;
+    AWQ__TRY(awq__group_range(src, row, begin, end, clip, &lo, &hi, where));
     return awq__fit_range(quant, lo, hi, grid) == AWQ_OK
                ? AWQ_OK
                : awq__fail(where, AWQ_ERR_SCALE, 0, row, begin);
 }
 
-/* q of n <= AWQ__CHUNK columns, as small whole floats */
+/* q of n <= AWQ__CHUNK columns */
 static void awq__round_chunk(const awq__source *src, const awq_quant *quant, size_t row, size_t col,
-                             size_t n, float clip, awq__grid grid, float *q) {
-    float levels = awq__levels(quant->bits);
-    size_t i;
-    awq__load_scaled(src, row, col, n, clip, q);
-    for (i = 0; i < n; i++) {
-        float v = awq__round(q[i] / grid.scale) + grid.zero;
-        q[i] = v < 0 ? 0 : v > levels ? levels : v;
-    }
+                             size_t n, float clip, awq__grid grid, uint8_t *q) {
+    float u[AWQ__CHUNK];
+    awq__load_scaled(src, row, col, n, clip, u);
+    src->k->round_weights(u, n, grid.scale, grid.zero, awq__levels(quant->bits), q);
 }
 
 /* out = Q(u) / s: what columns [begin, end) become */
 static void awq__fake_group(const awq__source *src, const awq_quant *quant, size_t row,
                             size_t begin, size_t end, float clip, awq__grid grid, float *out) {
+    uint8_t q[AWQ__CHUNK];
     size_t col, i;
-    for (col = begin; col < end; col += AWQ__CHUNK) {
+    for (col = begin; col < end; col += AWQ__CHUNK, out += AWQ__CHUNK) {
         size_t n = awq__min(AWQ__CHUNK, end - col);
-        float *q = out + (col - begin);
         awq__round_chunk(src, quant, row, col, n, clip, grid, q);
-        for (i = 0; i < n; i++) q[i] = (q[i] - grid.zero) * grid.scale;
+        for (i = 0; i < n; i++) out[i] = ((float)q[i] - grid.zero) * grid.scale;
         if (src->scale)
-            for (i = 0; i < n; i++) q[i] /= src->scale[col + i];
+            for (i = 0; i < n; i++) out[i] /= src->scale[col + i];
     }
 }
 
@@ -1404,6 +1453,9 @@ typedef struct awq__evidence {
     float *diagonal;     /* [in_features] mean|x|^2 */
     const float *gram;
     double divisor; /* turns a sum over rows of W into a mean over tokens */
+    int as_bytes;   /* what stands in xt is x / s, prepared for a product with errors of 8 bits */
+    awq_matrix x;   /* the rows of X, or of the sketch */
+    awq_prepared prepared;
 } awq__evidence;
 
 static size_t awq__evidence_tokens(const awq_inputs *inputs) {
@@ -1464,7 +1516,7 @@ static awq_status awq__spread_rows(awq__evidence *e, const awq_inputs *inputs, s
             awq__load_row(inputs->rows, t, col, n, x);
             if ((bad = awq__find_bad(x, n)) < n)
                 return awq__fail(where, AWQ_ERR_DATA, matrix, t, col + bad);
-            awq__spread_token(e, t, col, n, x);
+            if (!e->as_bytes) awq__spread_token(e, t, col, n, x);
         }
     }
     return AWQ_OK;
@@ -1475,10 +1527,14 @@ static awq_status awq__evidence_fill(awq__evidence *e, const awq_inputs *inputs,
                                      awq_where *where) {
     const awq_stats *s = inputs->stats;
     size_t r, c;
-    if (e->loss == AWQ_LOSS_ROWS) return awq__spread_rows(e, inputs, matrix, where);
+    if (e->loss == AWQ_LOSS_ROWS) {
+        e->x = inputs->rows;
+        return awq__spread_rows(e, inputs, matrix, where);
+    }
     if (e->loss == AWQ_LOSS_SKETCH) {
+        e->x = awq_matrix_view(s->sketch, AWQ_F32, s->sketch_rows, e->in_features);
         memset(e->xt, 0, e->tokens * e->in_features * sizeof *e->xt);
-        for (r = 0; r < s->sketch_rows; r++)
+        for (r = 0; r < s->sketch_rows && !e->as_bytes; r++)
             awq__spread_token(e, r, 0, e->in_features, s->sketch + r * e->in_features);
         e->divisor = s->weight * (double)s->sketch_rows;
     }
@@ -1505,9 +1561,9 @@ static void awq__squared_errors_portable(const float *d, size_t rows, size_t d_s
         memset(y, 0, sizeof y);
         for (c = 0; c < cols; c += AWQ__CHUNK) /* a chunk of x serves all rows from the L1 cache */
             for (r = 0; r < rows; r++)
-                awq__add_products(y[r], AWQ__TILE, d + r * d_stride + c, 1,
-                                  xt + tile * xt_stride + c * AWQ__TILE, AWQ__TILE,
-                                  awq__min(AWQ__CHUNK, cols - c));
+                awq__add_products_portable(y[r], AWQ__TILE, d + r * d_stride + c, 1,
+                                           xt + tile * xt_stride + c * AWQ__TILE, AWQ__TILE,
+                                           awq__min(AWQ__CHUNK, cols - c));
         for (r = 0; r < rows; r++)
             for (t = 0; t < AWQ__TILE; t++) {
                 double w = token_weight ? (double)token_weight[tile * AWQ__TILE + t] : 1.0;
@@ -1518,8 +1574,8 @@ static void awq__squared_errors_portable(const float *d, size_t rows, size_t d_s
 
 /* sums[r] = d[r] H d[r] over channels [begin, begin + n), from the upper triangle of H. z is d H
    for a chunk of columns; a part of H serves all rows from the L1 cache. */
-static void awq__gram_losses(const awq__evidence *e, const float *d, size_t rows, size_t d_stride,
-                             size_t begin, size_t n, double *sums) {
+static void awq__gram_losses(const awq_kernels *k, const awq__evidence *e, const float *d,
+                             size_t rows, size_t d_stride, size_t begin, size_t n, double *sums) {
     const float *gram = e->gram + begin * e->in_features + begin;
     size_t col, i, c, r, in = e->in_features;
     for (r = 0; r < rows; r++) sums[r] = 0;
@@ -1530,8 +1586,8 @@ static void awq__gram_losses(const awq__evidence *e, const float *d, size_t rows
         memset(z, 0, sizeof z);
         for (i = 0; i < col; i += AWQ__CHUNK / 2)
             for (r = 0; r < rows; r++)
-                awq__add_products(z[r], width, d + r * d_stride + i, 1, gram + i * in + col, in,
-                                  AWQ__CHUNK / 2);
+                k->add_products(z[r], width, d + r * d_stride + i, 1, gram + i * in + col, in,
+                                AWQ__CHUNK / 2);
         for (r = 0; r < rows; r++) {
             const float *v = d + r * d_stride + col;
             for (i = 0; i < width; i++)
@@ -1553,7 +1609,7 @@ static void awq__row_losses(const awq_kernels *k, const awq__evidence *e, const 
         k->squared_errors(d, rows, d_stride, e->xt + begin * AWQ__TILE, n,
                           e->in_features * AWQ__TILE, e->tokens, e->token_weight, sums);
     } else if (e->gram) {
-        awq__gram_losses(e, d, rows, d_stride, begin, n, sums);
+        awq__gram_losses(k, e, d, rows, d_stride, begin, n, sums);
     } else {
         for (r = 0; r < rows; r++) {
             sums[r] = 0;
@@ -1572,8 +1628,9 @@ typedef struct awq__loss_task {
     awq__source source;
     const awq_quant *quant;   /* NULL: d = approximation - w */
     awq_matrix approximation; /* data NULL: 0 */
-    float *d;                 /* [workers][AWQ__ROWS][in_features] */
-    double *row_loss;         /* [out_features] */
+    unsigned char *work;      /* [workers][work_size] */
+    size_t work_size;
+    double *row_loss; /* [out_features] */
 } awq__loss_task;
 
 /* 0 where the row cannot be quantized so: its scale, or a scaled weight, overflows */
@@ -1602,7 +1659,7 @@ static int awq__error_row(const awq__loss_task *task, size_t row, float *d) {
 static void awq__loss_rows(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__loss_task *task = (const awq__loss_task *)arg;
     size_t in = task->evidence->in_features, row, r;
-    float *d = task->d + worker * AWQ__ROWS * in;
+    float *d = (float *)(void *)(task->work + worker * task->work_size);
     for (row = begin; row < end; row += AWQ__ROWS) {
         size_t rows = awq__min(AWQ__ROWS, end - row);
         int usable[AWQ__ROWS];
@@ -1615,11 +1672,26 @@ static void awq__loss_rows(void *arg, size_t begin, size_t end, size_t worker) {
     }
 }
 
+/* Where rounding errors are bytes: >>impl-byte-loss, which packs and multiplies. */
+#define AWQ__BYTE_ROWS 64
+static size_t awq__byte_room(size_t in);
+static int awq__fits_bytes(const awq__loss_task *task, double rows);
+static int awq__prepare_inputs(awq__loss_task *task, awq__evidence *e, const float *scale,
+                               const awq_parallel *parallel);
+static void awq__byte_losses(void *arg, size_t begin, size_t end, size_t worker);
+
+/* Bytes of one worker: d of AWQ__ROWS rows, or AWQ__BYTE_ROWS rows as bytes and their products. */
+static size_t awq__work_size(const awq__evidence *e) {
+    size_t y = awq__mul(e->tokens, AWQ__BYTE_ROWS * sizeof(float));
+    return awq__align(awq__add(awq__byte_room(e->in_features), y), 64);
+}
+
 /* Sum over the rows of one weight, in row order whatever the split. */
 static double awq__loss_sum(awq__loss_task *task, const awq_parallel *parallel) {
     double sum = 0;
     size_t row, rows = task->source.weight.rows;
-    awq__run(parallel, rows, AWQ__ROWS, awq__loss_rows, task);
+    if (task->evidence->as_bytes) awq__run(parallel, rows, AWQ__BYTE_ROWS, awq__byte_losses, task);
+    else awq__run(parallel, rows, AWQ__ROWS, awq__loss_rows, task);
     for (row = 0; row < rows; row++) sum += task->row_loss[row];
     return sum;
 }
@@ -1736,7 +1808,7 @@ static void awq__search_layout(awq__search_state *state, awq__arena *arena,
                                const awq_inputs *inputs, const awq_matrix *weights,
                                size_t weight_count, const awq_parallel *parallel) {
     size_t i, in = weights[0].cols, rows = 0,
-              width = awq__mul(awq__mul(awq__workers(parallel), AWQ__ROWS), in);
+              workers = awq__workers(parallel);
     memset(state, 0, sizeof *state);
     for (i = 0; i < weight_count; i++) {
         rows = weights[i].rows > rows ? weights[i].rows : rows;
@@ -1746,9 +1818,15 @@ static void awq__search_layout(awq__search_state *state, awq__arena *arena,
     state->act_stat = (float *)awq__take(arena, in, sizeof(float));
     state->candidate = (float *)awq__take(arena, in, sizeof(float));
     state->weight_stat = (double *)awq__take(arena, in, sizeof(double));
-    state->task.d = (float *)awq__take(arena, width, sizeof(float));
+    state->task.work_size = awq__work_size(&state->evidence);
+    state->task.work = (unsigned char *)awq__take(arena, workers, state->task.work_size);
     state->task.row_loss = (double *)awq__take(arena, rows, sizeof(double));
     state->task.evidence = &state->evidence;
+}
+
+static void awq__set_kernels(awq__loss_task *task, const awq_kernels *k) {
+    task->k = k;
+    task->source.k = k;
 }
 
 AWQDEF size_t awq_search_scratch_size(const awq_inputs *inputs, const awq_matrix *weights,
@@ -1841,6 +1919,10 @@ static awq_status awq__candidate_loss(awq__search_state *state, const awq_inputs
         }
         return inputs->callback(inputs->context, scale, loss) == 0 ? AWQ_OK : AWQ_ERR_CALLBACK;
     }
+    if (state->evidence.as_bytes && !awq__prepare_inputs(&state->task, &state->evidence, scale, parallel)) {
+        *loss = HUGE_VAL;
+        return AWQ_OK;
+    }
     for (i = 0; i < weight_count; i++) {
         state->task.source.weight = weights[i];
         state->task.source.scale = scale;
@@ -1851,11 +1933,12 @@ static awq_status awq__candidate_loss(awq__search_state *state, const awq_inputs
 }
 
 /* Where plain rounding itself fails, for the status of a search in which nothing was usable. */
-static awq_status awq__find_unusable(const awq_quant *quant, const awq_matrix *weights,
-                                     size_t weight_count, awq_where *where) {
+static awq_status awq__find_unusable(const awq_kernels *k, const awq_quant *quant,
+                                     const awq_matrix *weights, size_t weight_count,
+                                     awq_where *where) {
     size_t m;
     for (m = 0; m < weight_count; m++) {
-        awq__source source = { weights[m], NULL, NULL };
+        awq__source source = { k, weights[m], NULL, NULL };
         awq_status status = awq__check_groups(&source, quant, where);
         if (status != AWQ_OK && where) where->matrix = m;
         AWQ__TRY(status);
@@ -1908,15 +1991,16 @@ AWQDEF awq_status awq_search(const awq_kernels *k, const awq_search_config *conf
     arena = awq__arena_of(scratch);
     in = weights[0].cols;
     awq__search_layout(&state, &arena, inputs, weights, weight_count, parallel);
-    state.task.k = k;
+    awq__set_kernels(&state.task, k);
     state.task.quant = &config->quant;
+    state.evidence.as_bytes = awq__fits_bytes(&state.task, state.total_rows);
     AWQ__TRY(awq__search_stats(&state, config, inputs, weights, weight_count, where));
 
     memset(&best, 0, sizeof best);
     AWQ__TRY(awq__grid_losses(&state, config, inputs, weights, weight_count, parallel, loss_curve,
                               &best));
     if (!(best.loss < HUGE_VAL) && !(best.identity_loss < HUGE_VAL))
-        return awq__find_unusable(&config->quant, weights, weight_count, where);
+        return awq__find_unusable(k, &config->quant, weights, weight_count, where);
     if (inputs->stats->weight <= 0) best.is_identity = 1; /* nothing was seen: leave W alone */
     if (best.is_identity) {
         best.loss = best.identity_loss;
@@ -1952,7 +2036,7 @@ AWQDEF awq_status awq_output_error(const awq_kernels *k, const awq_inputs *input
 
     arena = awq__arena_of(scratch);
     awq__search_layout(&state, &arena, inputs, &weight, 1, parallel);
-    state.task.k = k;
+    awq__set_kernels(&state.task, k);
     state.task.source.weight = weight;
     state.task.approximation = approximation;
     AWQ__TRY(awq__check_finite(weight, 0, where));
@@ -2210,6 +2294,7 @@ AWQDEF awq_status awq_clip_search(const awq_kernels *k, const awq_clip_config *c
     awq__clip_layout(&state, &arena, inputs, weight, config, parallel);
     state.k = k;
     state.config = config;
+    state.source.k = k;
     state.source.weight = weight;
     state.source.scale = scale;
     state.clip_max = clip_max;
@@ -2281,12 +2366,12 @@ static awq__grid awq__get_grid(const awq_tensor *t, size_t at) {
 
 /* Where a quantized chunk goes: q[n] of one group, from its input k on. The first has k = 0. */
 typedef void awq__emit(void *to, size_t row, size_t group, size_t k, size_t n, awq__grid grid,
-                       const float *q);
+                       const uint8_t *q);
 
 static awq_status awq__quantize_rows(const awq__source *source, const awq_quant *quant,
                                      awq__emit *emit, void *to, size_t row_begin, size_t row_end,
                                      awq_where *where) {
-    float q[AWQ__CHUNK];
+    uint8_t q[AWQ__CHUNK];
     size_t row, group, col, in = source->weight.cols, size = awq__group_size(in, quant->group_size);
     size_t groups = awq__ceil_div(in, size);
     AWQ__TRY(awq__check_scale(source->scale, in, where));
@@ -2306,12 +2391,11 @@ static awq_status awq__quantize_rows(const awq__source *source, const awq_quant 
 }
 
 static void awq__emit_tensor(void *to, size_t row, size_t group, size_t k, size_t n, awq__grid grid,
-                             const float *q) {
+                             const uint8_t *q) {
     awq_tensor *t = (awq_tensor *)to;
-    size_t i, size = awq__group_size(t->in_features, t->quant.group_size);
-    uint8_t *out = t->q + row * t->in_features + group * size + k;
+    size_t size = awq__group_size(t->in_features, t->quant.group_size);
     if (k == 0) awq__set_grid(t, row * awq__ceil_div(t->in_features, size) + group, grid);
-    for (i = 0; i < n; i++) out[i] = (uint8_t)(int)q[i];
+    memcpy(t->q + row * t->in_features + group * size + k, q, n);
 }
 
 AWQDEF awq_status awq_quantize(const awq_kernels *k, awq_matrix weight, const float *scale,
@@ -2323,6 +2407,7 @@ AWQDEF awq_status awq_quantize(const awq_kernels *k, awq_matrix weight, const fl
     AWQ__TRY(awq__check_weight(weight, tensor->in_features));
     if (weight.rows != tensor->out_features) return AWQ_ERR_SHAPE;
     AWQ__TRY(awq__check_range(row_begin, row_end, weight.rows, 1));
+    source.k = k;
     source.weight = weight;
     source.scale = scale;
     source.clip_max = clip_max;
@@ -2357,11 +2442,11 @@ typedef struct awq__fake {
 } awq__fake;
 
 static void awq__emit_fake(void *to, size_t row, size_t group, size_t k, size_t n, awq__grid grid,
-                           const float *q) {
+                           const uint8_t *q) {
     const awq__fake *fake = (const awq__fake *)to;
     size_t i, col = group * fake->group_size + k;
     for (i = 0; i < n; i++) {
-        float w = (q[i] - grid.zero) * grid.scale;
+        float w = ((float)q[i] - grid.zero) * grid.scale;
         awq__store_float(awq__at(fake->out, row, col + i), fake->out.dtype,
                          fake->scale ? w / fake->scale[col + i] : w);
     }
@@ -2378,6 +2463,7 @@ AWQDEF awq_status awq_fake_quantize(const awq_kernels *k, awq_quant quant, awq_m
     AWQ__TRY(awq__check_weight(out, weight.cols));
     if (out.rows != weight.rows) return AWQ_ERR_SHAPE;
     AWQ__TRY(awq__check_range(row_begin, row_end, weight.rows, 1));
+    source.k = k;
     source.weight = weight;
     source.scale = scale;
     source.clip_max = clip_max;
@@ -2639,6 +2725,9 @@ static void awq__pack_grid(const awq_packed *p, unsigned char *memory, size_t gr
     else z[lane - bytes] = (unsigned char)((z[lane - bytes] & 0x0fu) | zero << 4);
 }
 
+/* Where input k of a group, a multiple of AWQ__CHUNK, stands after the group's first. */
+static size_t awq__chunk_at(int bits, size_t k) { return k / 32 * (size_t)bits * 4 * AWQ_ROW_STEP; }
+
 static uint32_t awq__join_word(const uint32_t *layers, unsigned width) {
     uint32_t word = 0;
     unsigned f;
@@ -2646,25 +2735,25 @@ static uint32_t awq__join_word(const uint32_t *layers, unsigned width) {
     return word;
 }
 
-/* The opposite of awq__unpack_chunk. */
-static void awq__pack_chunk(const awq_packed *p, unsigned char *memory, size_t row, size_t word,
-                            size_t k, size_t n, const uint8_t *q) {
-    unsigned bits = (unsigned)p->quant.bits;
-    unsigned char *at = memory + awq__word_at(p, row, word + awq__words(p->quant.bits, k));
-    uint32_t layers[AWQ__CHUNK / 4], group[8], v;
-    size_t words = awq__words(p->quant.bits, n), i, f;
-    memset(layers, 0, sizeof layers);
+/* Word `part` of the three that hold 32 inputs of 3 bits. */
+static uint32_t awq__join_3(const uint32_t *layers, size_t part) {
+    unsigned drop = part < 2 ? 0 : 2, f;
+    uint32_t mask = part < 2 ? 0x03030303u : 0x01010101u, bits[8];
+    for (f = 0; f < 8; f++) bits[f] = (layers[f] >> drop) & mask;
+    return part < 2 ? awq__join_word(bits + 4 * part, 2) : awq__join_word(bits, 1);
+}
+
+/* The opposite of awq__unpack_chunk: n <= AWQ__CHUNK inputs to the words of a row from `at` on. */
+static void awq__pack_chunk(int bits, unsigned char *at, size_t n, const uint8_t *q) {
+    uint32_t layers[AWQ__CHUNK / 4];
+    size_t words = awq__words(bits, n), i;
+    if (n < AWQ__CHUNK) memset(layers, 0, sizeof layers);
     memcpy(layers, q, n);
     for (i = 0; i < words; i++, at += 4 * AWQ_ROW_STEP) {
-        if (bits == 3) {
-            const uint32_t *from = layers + 8 * (i / 3);
-            unsigned drop = i % 3 < 2 ? 0 : 2;
-            uint32_t mask = i % 3 < 2 ? 0x03030303u : 0x01010101u;
-            for (f = 0; f < 8; f++) group[f] = (from[f] >> drop) & mask;
-            v = i % 3 < 2 ? awq__join_word(group + 4 * (i % 3), 2) : awq__join_word(group, 1);
-        } else {
-            v = awq__join_word(layers + 8 / bits * i, bits);
-        }
+        uint32_t v = bits == 4   ? awq__join_word(layers + 2 * i, 4)
+                     : bits == 8 ? layers[i]
+                     : bits == 2 ? awq__join_word(layers + 4 * i, 2)
+                                 : awq__join_3(layers + i / 3 * 8, i % 3);
         memcpy(at, &v, sizeof v);
     }
 }
@@ -2722,7 +2811,9 @@ AWQDEF awq_status awq_pack(const awq_kernels *k, const awq_tensor *tensor, void 
             awq__pack_grid(&p, bytes, groups, row, group, awq__get_grid(tensor, at).scale,
                            tensor->zeros[at]);
             for (col = begin; col < end; col += AWQ__CHUNK)
-                awq__pack_chunk(&p, bytes, row, group * words, col - begin,
+                awq__pack_chunk(p.quant.bits,
+                                bytes + awq__word_at(&p, row, group * words) +
+                                    awq__chunk_at(p.quant.bits, col - begin),
                                 awq__min(AWQ__CHUNK, end - col), tensor->q + row * in + col);
         }
     return AWQ_OK;
@@ -2757,20 +2848,21 @@ AWQDEF awq_status awq_unpack(const awq_kernels *k, const awq_packed *packed, awq
 
 typedef struct awq__packing {
     awq_packed shape;
-    unsigned char *memory;
+    unsigned char *memory, *at; /* where the words of the present group begin */
 } awq__packing;
 
 static void awq__emit_packed(void *to, size_t row, size_t group, size_t k, size_t n, awq__grid grid,
-                             const float *v) {
-    const awq__packing *packing = (const awq__packing *)to;
+                             const uint8_t *q) {
+    awq__packing *packing = (awq__packing *)to;
     const awq_packed *p = &packing->shape;
-    size_t i, size = awq__group_size(p->in_features, p->quant.group_size);
-    uint8_t q[AWQ__CHUNK];
-    if (k == 0)
+    size_t size = awq__group_size(p->in_features, p->quant.group_size);
+    if (k == 0) {
+        packing->at =
+            packing->memory + awq__word_at(p, row, group * awq__words(p->quant.bits, size));
         awq__pack_grid(p, packing->memory, awq__ceil_div(p->in_features, size), row, group,
                        grid.scale, (unsigned)(int)grid.zero);
-    for (i = 0; i < n; i++) q[i] = (uint8_t)(int)v[i];
-    awq__pack_chunk(p, packing->memory, row, group * awq__words(p->quant.bits, size), k, n, q);
+    }
+    awq__pack_chunk(p->quant.bits, packing->at + awq__chunk_at(p->quant.bits, k), n, q);
 }
 
 AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, const float *scale,
@@ -2784,6 +2876,7 @@ AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, c
     if (weight.rows != packing.shape.out_features) return AWQ_ERR_SHAPE;
     AWQ__TRY(awq__check_range(row_begin, row_end, weight.rows, AWQ_ROW_STEP));
     packing.memory = (unsigned char *)memory;
+    source.k = k;
     source.weight = weight;
     source.scale = scale;
     source.clip_max = clip_max;
@@ -2874,6 +2967,157 @@ AWQDEF awq_status awq_matmul(const awq_kernels *k, const awq_packed *packed, con
     k->matmul_rows(packed, x, bias, y, row_begin, row_end);
     return AWQ_OK;
 }
+
+#ifndef AWQ_INFERENCE_ONLY
+
+/* =================================================================================================
+   >>impl-byte-loss   the losses of a large search, with errors of 8 bits
+
+   In units of its group's scale a rounding error is at most about 0.5. 8 bits of it do where
+   thousands are summed: so the errors of AWQ__BYTE_ROWS rows become a packed tensor, which is
+   multiplied by x / s like any other linear.
+   ============================================================================================== */
+
+#define AWQ__BYTE_OUTPUTS 65536 /* rows times tokens, from which on 8 bits do */
+
+static awq_quant awq__byte_quant(const awq__loss_task *task) {
+    awq_quant quant = { 8, 0, 1, AWQ_F32 };
+    quant.group_size = task->quant->group_size;
+    return quant;
+}
+
+static awq_precision awq__byte_precision(const awq__evidence *e) {
+    return e->loss == AWQ_LOSS_SKETCH ? AWQ_A8 : AWQ_A16; /* a sketch is an estimate itself */
+}
+
+/* Bytes for a tensor of AWQ__BYTE_ROWS rows whose groups are not tiny; enough for floats of
+   AWQ__ROWS rows, too. */
+static size_t awq__byte_room(size_t in) {
+    return awq__align(awq__add(awq__mul(in, AWQ__BYTE_ROWS + AWQ__BYTE_ROWS / 8), 1024), 64);
+}
+
+/* Whether this search, of so many rows, is one for bytes. */
+static int awq__fits_bytes(const awq__loss_task *task, double rows) {
+    const awq__evidence *e = task->evidence;
+    size_t in = e->in_features, token, tensor;
+    if (!task->k->round_errors || !e->xt || rows * (double)e->tokens < AWQ__BYTE_OUTPUTS) return 0;
+    token = task->k->token_size(in, task->quant->group_size, awq__byte_precision(e));
+    tensor = awq_packed_size(awq__byte_quant(task), AWQ__BYTE_ROWS, in);
+    return token <= in * sizeof *e->xt && tensor && tensor <= awq__byte_room(in);
+}
+
+/* x / s to integers. */
+typedef struct awq__byte_inputs {
+    awq__loss_task *task;
+    awq__evidence *evidence;
+    const float *scale;
+} awq__byte_inputs;
+
+/* A token of weight 0 is not read. What cannot be prepared is noted at the start of `work`. */
+static void awq__prepare_tokens(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__byte_inputs *inputs = (const awq__byte_inputs *)arg;
+    awq__evidence *e = inputs->evidence;
+    const awq__loss_task *task = inputs->task;
+    awq_prepared prepared;
+    size_t stop;
+    for (; begin < end; begin = stop) {
+        stop = e->token_weight ? begin + 1 : end;
+        if (e->token_weight && !(e->token_weight[begin] > 0)) continue;
+        if (awq_prepare(task->k, task->quant->group_size, awq__byte_precision(e), e->x,
+                        inputs->scale, e->xt, e->tokens * e->in_features * sizeof *e->xt, begin,
+                        stop, &prepared, NULL) != AWQ_OK)
+            task->work[worker * task->work_size] = 1;
+    }
+}
+
+/* 0 if an x / s is too large. */
+static int awq__prepare_inputs(awq__loss_task *task, awq__evidence *e, const float *scale,
+                               const awq_parallel *parallel) {
+    awq__byte_inputs inputs;
+    size_t i, workers = awq__workers(parallel);
+    inputs.task = task;
+    inputs.evidence = e;
+    inputs.scale = scale;
+    for (i = 0; i < workers; i++) task->work[i * task->work_size] = 0;
+    awq__run(parallel, e->x.rows, 1, awq__prepare_tokens, &inputs);
+    for (i = 0; i < workers; i++)
+        if (task->work[i * task->work_size]) return 0;
+    return awq_prepare(task->k, task->quant->group_size, awq__byte_precision(e), e->x, scale, e->xt,
+                       e->tokens * e->in_features * sizeof *e->xt, 0, 0, &e->prepared,
+                       NULL) == AWQ_OK;
+}
+
+/* One group of a row, as row `lane` of the tensor. */
+static int awq__pack_errors(const awq__loss_task *task, size_t row, size_t begin, size_t end,
+                            const awq_packed *p, size_t lane, unsigned char *memory) {
+    const awq__source *src = &task->source;
+    size_t size = awq__group_size(p->in_features, p->quant.group_size), group = begin / size, col;
+    unsigned char *at = memory + awq__word_at(p, lane, group * awq__words(8, size));
+    float lo, hi, lowest, highest, reach = 0.5f, over, under, u[AWQ__CHUNK];
+    uint8_t e[AWQ__CHUNK];
+    awq__grid grid;
+    if (awq__group_range(src, row, begin, end, FLT_MAX, &lo, &hi, NULL) != AWQ_OK) return 0;
+    if (awq__fit_range(task->quant, lo, hi, &grid) != AWQ_OK) return 0;
+    lowest = -grid.zero;
+    highest = awq__levels(task->quant->bits) - grid.zero;
+    over = hi / grid.scale - highest; /* a stored scale that was rounded may cut the ends off */
+    under = lowest - lo / grid.scale;
+    reach = over > reach ? over : reach;
+    reach = under > reach ? under : reach;
+    awq__pack_grid(p, memory, awq__ceil_div(p->in_features, size), lane, group,
+                   grid.scale * (reach / 127), 128);
+    for (col = begin; col < end; col += AWQ__CHUNK, at += AWQ__CHUNK * AWQ_ROW_STEP) {
+        size_t n = awq__min(AWQ__CHUNK, end - col);
+        awq__load_scaled(src, row, col, n, FLT_MAX, u);
+        src->k->round_errors(u, n, grid.scale, lowest, highest, 127 / reach, e);
+        awq__pack_chunk(8, at, n, e);
+    }
+    return 1;
+}
+
+/* sums[r] = sum over tokens of w_t y[t][r]^2 */
+static void awq__sum_squares(const float *y, size_t tokens, size_t rows, const float *token_weight,
+                             double *sums) {
+    size_t t, r;
+    for (r = 0; r < rows; r++) sums[r] = 0;
+    for (t = 0; t < tokens; t++, y += AWQ__BYTE_ROWS) {
+        double w = token_weight ? (double)token_weight[t] : 1.0;
+        for (r = 0; w > 0 && r < rows; r++) sums[r] += w * ((double)y[r] * (double)y[r]);
+    }
+}
+
+/* Losses of rows [row, row + rows), at most AWQ__BYTE_ROWS of them. */
+static void awq__byte_rows(const awq__loss_task *task, size_t row, size_t rows,
+                           unsigned char *memory) {
+    const awq__evidence *e = task->evidence;
+    size_t in = e->in_features, size = awq__group_size(in, task->quant->group_size), r, begin;
+    float *y = (float *)(void *)(memory + awq__byte_room(in));
+    awq_matrix products = awq_matrix_view(y, AWQ_F32, e->prepared.tokens, rows);
+    int usable[AWQ__BYTE_ROWS];
+    awq_packed p;
+    (void)awq__packed_shape(&p, awq__byte_quant(task), rows, in);
+    p.data = memory;
+    for (r = 0; r < rows; r++)
+        for (begin = 0, usable[r] = 1; begin < in && usable[r]; begin += size)
+            usable[r] = awq__pack_errors(task, row + r, begin, awq__min(begin + size, in), &p, r,
+                                         memory);
+    products.stride = AWQ__BYTE_ROWS;
+    task->k->matmul_rows(&p, &e->prepared, NULL, products, 0, rows);
+    awq__sum_squares(y, e->prepared.tokens, rows, e->token_weight, task->row_loss + row);
+    for (r = 0; r < rows; r++)
+        if (!usable[r]) task->row_loss[row + r] = HUGE_VAL;
+}
+
+static void awq__byte_losses(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__loss_task *task = (const awq__loss_task *)arg;
+    unsigned char *memory = task->work + worker * task->work_size;
+    size_t row;
+    memset(memory, 0, awq__byte_room(task->evidence->in_features)); /* rows of the last block */
+    for (row = begin; row < end; row += AWQ__BYTE_ROWS)
+        awq__byte_rows(task, row, awq__min(AWQ__BYTE_ROWS, end - row), memory);
+}
+
+#endif /* AWQ_INFERENCE_ONLY */
 
 /* =================================================================================================
    >>impl-portable   the specification of prepare and matmul
@@ -3054,10 +3298,19 @@ AWQDEF awq_kernels awq_kernels_portable(void) {
     k.prepare = awq__prepare_portable;
     k.matmul_rows = awq__matmul_portable;
 #ifdef AWQ_INFERENCE_ONLY
+    k.load_scaled = NULL;
+    k.widen_range = NULL;
+    k.round_weights = NULL;
+    k.add_products = NULL;
     k.squared_errors = NULL;
 #else
+    k.load_scaled = awq__load_scaled_portable;
+    k.widen_range = awq__widen_range_portable;
+    k.round_weights = awq__round_weights_portable;
+    k.add_products = awq__add_products_portable;
     k.squared_errors = awq__squared_errors_portable;
 #endif
+    k.round_errors = NULL;
     return k;
 }
 
@@ -3084,6 +3337,8 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__BLOCK
 #undef AWQ__TILE
 #undef AWQ__ROWS
+#undef AWQ__BYTE_ROWS
+#undef AWQ__BYTE_OUTPUTS
 #undef AWQ__HEADER
 #undef AWQ__MAGIC
 #undef AWQ__TOKENS

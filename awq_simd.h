@@ -65,7 +65,19 @@
 #endif
 #endif
 
-#if defined(AWQ__X86) || defined(AWQ__NEON)
+#ifdef __wasm_simd128__
+#define AWQ__WASM
+#include <wasm_simd128.h>
+#endif
+
+#if defined(__riscv_v_intrinsic) && defined(__riscv_v_min_vlen)
+#if __riscv_v_min_vlen >= 128
+#define AWQ__RVV
+#include <riscv_vector.h>
+#endif
+#endif
+
+#if defined(AWQ__X86) || defined(AWQ__NEON) || defined(AWQ__WASM) || defined(AWQ__RVV)
 #define AWQ__SIMD
 #endif
 
@@ -77,11 +89,13 @@ extern "C" {
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #define AWQ__INLINE static __forceinline
+#define AWQ__ALIGNED __declspec(align(64)) /* on whole cache lines */
 #define AWQ__TARGET(features)
 #define AWQ__UNROLL
 #define AWQ__KEEP(v)
 #else
 #define AWQ__INLINE static inline __attribute__((always_inline))
+#define AWQ__ALIGNED __attribute__((aligned(64))) /* on whole cache lines */
 #define AWQ__TARGET(features) __attribute__((target(features)))
 #ifdef __clang__
 #define AWQ__UNROLL _Pragma("clang loop unroll(full)")
@@ -207,16 +221,16 @@ static awq_status awq__prepare_slots(awq__load_floats *load, awq__round_slot *ro
 #define AWQ__BATCH 96             /* tokens at most that share one filling of a panel */
 #define AWQ__BATCH_BYTES 0xa0000u /* of slots at most: they stay in the L2 cache */
 
-typedef struct awq__panel {
-    const unsigned char *q[AWQ__PANEL_BLOCKS]; /* [steps][16 rows][4], in bytes below or in packed */
-    size_t steps;                              /* of 4 inputs, a multiple of 8 */
-    size_t inputs;                             /* bytes of a plane of a slot */
-    awq_precision precision;
-    int wide;                      /* 8-bit weights */
+typedef struct awq__panel { /* whole cache lines first */
+    unsigned char bytes[2][AWQ__PANEL_BLOCKS][AWQ__CHUNK * AWQ_ROW_STEP]; /* [1]: high nibbles */
     float scale[AWQ__PANEL_ROWS];
     int32_t pair[AWQ__PANEL_ROWS]; /* two int16: A8 {sum q, z}, A16 {z, 256 z} */
     int32_t zero[AWQ__PANEL_ROWS];
-    unsigned char bytes[2][AWQ__PANEL_BLOCKS][AWQ__CHUNK * AWQ_ROW_STEP]; /* [1]: high nibbles */
+    const unsigned char *q[AWQ__PANEL_BLOCKS]; /* [steps][16 rows][4], in bytes above or in packed */
+    size_t steps;                              /* of 4 inputs, a multiple of 8 */
+    size_t inputs;                             /* bytes of a plane of a slot */
+    awq_precision precision;
+    int wide; /* 8-bit weights */
 } awq__panel;
 
 /* One block of inputs, for the row blocks of a panel. */
@@ -305,19 +319,18 @@ static size_t awq__batch_size(const awq_prepared *x) {
     return awq__align(awq__ceil_div(x->tokens, awq__ceil_div(x->tokens, most)), 12);
 }
 
-/* sums[token][panel row] = the whole product of a panel's rows and a batch */
+/* sums[token][panel row] = the whole product of a batch and row_blocks row blocks, `spread` apart */
 static void awq__multiply_rows(const awq__tiles *tiles, const awq_packed *p, const awq_prepared *x,
-                               size_t row, size_t first, size_t tokens, awq__panel *panel,
-                               float *sums) {
+                               size_t row, size_t row_blocks, size_t spread, size_t first,
+                               size_t tokens, awq__panel *panel, float *sums) {
     size_t in = p->in_features, size = awq__group_size(in, p->quant.group_size), begin, left, index;
     size_t slot_size = awq__slot_size(in, p->quant.group_size, x->precision);
     awq__block block;
-    block.row_blocks = awq__min(tiles->rows, p->out_features - row);
-    block.row_blocks = awq__ceil_div(block.row_blocks, AWQ_ROW_STEP);
+    block.row_blocks = row_blocks;
     block.words = p->data + awq__word_at(p, row, 0);
-    block.words_step = awq__row_words(p->quant, in) * 4 * AWQ_ROW_STEP;
-    block.cell_step = awq__ceil_div(in, size);
-    block.cell = row / AWQ_ROW_STEP * block.cell_step;
+    block.words_step = spread * awq__row_words(p->quant, in) * 4 * AWQ_ROW_STEP;
+    block.cell = row / AWQ_ROW_STEP * awq__ceil_div(in, size);
+    block.cell_step = spread * awq__ceil_div(in, size);
     memset(sums, 0, tokens * tiles->rows * sizeof *sums);
     for (begin = index = 0; begin < in; begin += size, block.cell++)
         for (left = awq__min(size, in - begin); left; left -= block.n, index++) {
@@ -328,23 +341,30 @@ static void awq__multiply_rows(const awq__tiles *tiles, const awq_packed *p, con
         }
 }
 
+/* The row blocks of a panel are far apart, so that each is one long stream through memory. */
 static void awq__matmul_tiles(const awq__tiles *tiles, const awq_packed *packed,
                               const awq_prepared *x, const float *bias, awq_matrix y,
                               size_t row_begin, size_t row_end) {
-    float sums[AWQ__BATCH * AWQ__PANEL_ROWS];
-    awq__panel panel;
-    size_t batch, token, row;
+    AWQ__ALIGNED float sums[AWQ__BATCH * AWQ__PANEL_ROWS];
+    AWQ__ALIGNED awq__panel panel;
+    size_t all = awq__ceil_div(row_end - row_begin, AWQ_ROW_STEP), batch, token, i, r, row;
+    size_t spread = awq__ceil_div(all, tiles->rows / AWQ_ROW_STEP);
     if (x->tokens == 0) return;
     panel.inputs = awq__slot_inputs(x->in_features, x->group_size);
     panel.precision = x->precision;
     panel.wide = packed->quant.bits == 8;
     batch = awq__batch_size(x);
     for (token = 0; token < x->tokens; token += batch)
-        for (row = row_begin; row < row_end; row += tiles->rows) {
+        for (i = 0; i < spread; i++) {
             size_t tokens = awq__min(batch, x->tokens - token);
-            awq__multiply_rows(tiles, packed, x, row, token, tokens, &panel, sums);
-            tiles->store(sums, tiles->rows, tokens, awq__min(tiles->rows, row_end - row),
-                         bias ? bias + row : NULL, y, token, row);
+            size_t row_blocks = awq__ceil_div(all - i, spread);
+            row = row_begin + i * AWQ_ROW_STEP;
+            awq__multiply_rows(tiles, packed, x, row, row_blocks, spread, token, tokens, &panel,
+                               sums);
+            for (r = 0; r < row_blocks; r++, row += spread * AWQ_ROW_STEP)
+                tiles->store(sums + r * AWQ_ROW_STEP, tiles->rows, tokens,
+                             awq__min(AWQ_ROW_STEP, row_end - row), bias ? bias + row : NULL, y,
+                             token, row);
         }
 }
 
@@ -354,7 +374,7 @@ static size_t awq__streams(size_t tokens) { return tokens == 1 ? 8 : tokens == 2
 static void awq__matmul_few(const awq__tiles *tiles, const awq_packed *packed,
                             const awq_prepared *x, const float *bias, awq_matrix y,
                             size_t row_begin, size_t row_end) {
-    float sums[8 * AWQ_ROW_STEP];
+    AWQ__ALIGNED float sums[8 * AWQ_ROW_STEP];
     size_t slot_size = awq__slot_size(x->in_features, x->group_size, x->precision), t, s, i, row;
     size_t streams = awq__streams(x->tokens), all = awq__ceil_div(row_end - row_begin, AWQ_ROW_STEP);
     size_t spread = all / streams;
@@ -392,6 +412,17 @@ static void awq__matmul_simd(const awq__tiles *tiles, const awq_packed *packed,
 #ifdef AWQ__X86
 
 #define AWQ__AHEAD 2048 /* bytes of packed words fetched ahead */
+
+/* Scales and zero points are slow streams that the processor does not see coming. */
+AWQ__INLINE void awq__fetch_grid(const awq_packed *p, size_t cell) {
+    size_t bytes = awq_dtype_size(p->quant.scale_dtype);
+    _mm_prefetch((const char *)p->data + p->scales_offset + (cell + 8) * AWQ_ROW_STEP * bytes,
+                 _MM_HINT_T0);
+    if (!p->quant.symmetric)
+        _mm_prefetch((const char *)p->data + p->zeros_offset +
+                         (cell + 8) * awq__zero_bytes(p->quant.bits),
+                     _MM_HINT_T0);
+}
 
 /* Tiles are written once for a number of tokens that the compiler knows. */
 #define AWQ__EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
@@ -483,22 +514,32 @@ AWQ__INLINE AWQ__AVX2 __m256 awq__is_bad_avx2(__m256 x) {
     return _mm256_cmp_ps(_mm256_and_ps(x, magnitude), _mm256_set1_ps(AWQ__LARGEST), _CMP_NLE_UQ);
 }
 
+AWQ__INLINE AWQ__AVX2 __m256 awq__or4_avx2(const __m256 v[4]) {
+    return _mm256_or_ps(_mm256_or_ps(v[0], v[1]), _mm256_or_ps(v[2], v[3]));
+}
+
+AWQ__INLINE AWQ__AVX2 __m256 awq__max4_avx2(const __m256 v[4]) {
+    return _mm256_max_ps(_mm256_max_ps(v[0], v[1]), _mm256_max_ps(v[2], v[3]));
+}
+
 AWQ__AVX2 static int awq__round_a8_avx2(const float *x, size_t inputs, unsigned char *slot) {
-    __m256 low = _mm256_setzero_ps(), high = low, bad = low, inverse;
+    __m256 low[4], high[4], bad[4], inverse;
     __m256i middle, bytes, sum = _mm256_setzero_si256(), v[4];
     awq__grid grid;
     awq__terms terms;
     size_t i;
     int j;
-    for (i = 0; i < inputs; i += 8) {
-        __m256 f = _mm256_loadu_ps(x + i);
-        bad = _mm256_or_ps(bad, awq__is_bad_avx2(f));
-        low = _mm256_min_ps(low, f);
-        high = _mm256_max_ps(high, f);
-    }
-    if (_mm256_movemask_ps(bad)) return 0;
-    grid = awq__activation_grid(-awq__max_avx2(_mm256_sub_ps(_mm256_setzero_ps(), low)),
-                                awq__max_avx2(high));
+    AWQ__UNROLL for (j = 0; j < 4; j++) low[j] = high[j] = bad[j] = _mm256_setzero_ps();
+    for (i = 0; i < inputs; i += 32)
+        AWQ__UNROLL for (j = 0; j < 4; j++) { /* four, so that none waits for the one before */
+            __m256 f = _mm256_loadu_ps(x + i + 8 * j);
+            bad[j] = _mm256_or_ps(bad[j], awq__is_bad_avx2(f));
+            low[j] = _mm256_max_ps(low[j], _mm256_sub_ps(_mm256_setzero_ps(), f)); /* of -x */
+            high[j] = _mm256_max_ps(high[j], f);
+        }
+    if (_mm256_movemask_ps(awq__or4_avx2(bad))) return 0;
+    grid = awq__activation_grid(-awq__max_avx2(awq__max4_avx2(low)),
+                                awq__max_avx2(awq__max4_avx2(high)));
     inverse = _mm256_set1_ps(1.0f / grid.scale);
     middle = _mm256_set1_epi32((int)grid.zero - 128);
     for (i = 0; i < inputs; i += 32) {
@@ -518,19 +559,21 @@ AWQ__AVX2 static int awq__round_a8_avx2(const float *x, size_t inputs, unsigned 
 
 AWQ__AVX2 static int awq__round_a16_avx2(const float *x, size_t inputs, unsigned char *slot) {
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-    __m256 largest = _mm256_setzero_ps(), bad = largest, inverse;
+    __m256 largest[4], bad[4], inverse;
     __m256i sum = _mm256_setzero_si256(), v, high[4], low[4];
     awq__terms terms;
     float scale;
     size_t i;
     int j;
-    for (i = 0; i < inputs; i += 8) {
-        __m256 f = _mm256_loadu_ps(x + i);
-        bad = _mm256_or_ps(bad, awq__is_bad_avx2(f));
-        largest = _mm256_max_ps(largest, _mm256_and_ps(magnitude, f));
-    }
-    if (_mm256_movemask_ps(bad)) return 0;
-    scale = awq__activation_scale(awq__max_avx2(largest) / AWQ__A16_MAX);
+    AWQ__UNROLL for (j = 0; j < 4; j++) largest[j] = bad[j] = _mm256_setzero_ps();
+    for (i = 0; i < inputs; i += 32)
+        AWQ__UNROLL for (j = 0; j < 4; j++) {
+            __m256 f = _mm256_loadu_ps(x + i + 8 * j);
+            bad[j] = _mm256_or_ps(bad[j], awq__is_bad_avx2(f));
+            largest[j] = _mm256_max_ps(largest[j], _mm256_and_ps(magnitude, f));
+        }
+    if (_mm256_movemask_ps(awq__or4_avx2(bad))) return 0;
+    scale = awq__activation_scale(awq__max_avx2(awq__max4_avx2(largest)) / AWQ__A16_MAX);
     inverse = _mm256_set1_ps(1.0f / scale);
     for (i = 0; i < inputs; i += 32) {
         AWQ__UNROLL for (j = 0; j < 4; j++) {
@@ -744,6 +787,7 @@ AWQ__INLINE AWQ__AVX2 void awq__fill_256(const awq_packed *p, const awq__block *
     unsigned char *to = panel->bytes[0][0], *high = panel->bytes[0][1];
     int bits = p->quant.bits, i;
     int32_t sums[16], other[16];
+    awq__fetch_grid(p, block->cell);
     panel->steps = awq__align(block->n, 32) / 4;
     panel->q[0] = to;
     panel->q[1] = high;
@@ -1063,6 +1107,7 @@ AWQ__INLINE AWQ__VNNI512 void awq__fill_rows_avx512vnni(const awq_packed *p,
     const unsigned char *from = block->words + r * block->words_step;
     size_t cell = block->cell + r * block->cell_step, words = awq__ceil_div(block->n, 8);
     __m512i zero = awq__zeros_avx512(p, cell), low = zero, high = _mm512_slli_epi32(zero, 8);
+    awq__fetch_grid(p, cell);
     int in_place = p->quant.bits == 8 && block->n % 32 == 0;
     panel->q[r] = in_place ? from : panel->bytes[0][r];
     if (block->n % 32) memset(panel->bytes[0][r], 0, sizeof panel->bytes[0][r]);
@@ -1184,6 +1229,7 @@ AWQ__INLINE AWQ__VNNI512 void awq__few_rows_avx512vnni(const awq_packed *p,
             AWQ__UNROLL for (r = 0; r < R; r++) {
                 __m512i zero = awq__zeros_avx512(p, cell + r * spread * groups);
                 __m512 scale = awq__scales_avx512(p, cell + r * spread * groups);
+                awq__fetch_grid(p, cell + r * spread * groups);
                 AWQ__UNROLL for (t = 0; t < T; t++) {
                     __m512 value = awq__value_avx512vnni(sum[r][t], sum[r][a16 ? T + t : T], zero,
                                                          bits, a16, x[t] + (a16 ? 2 : 1) * few->inputs);
@@ -1233,6 +1279,260 @@ static void awq__matmul_avx512vnni(const awq_packed *packed, const awq_prepared 
     tiles.few = awq__few_avx512vnni;
     tiles.store = awq__store_avx2;
     awq__matmul_simd(&tiles, packed, x, bias, y, row_begin, row_end);
+}
+
+/* =================================================================================================
+   >>simd-quantize   the hot loops of calibrate, search, clip and quantize on x86
+   ============================================================================================== */
+
+#ifndef AWQ_INFERENCE_ONLY
+
+AWQ__INLINE AWQ__AVX2 void awq__load_scaled8_avx2(const unsigned char *p, awq_dtype dtype,
+                                                  const float *scale, size_t n, float *u) {
+    size_t i, size = awq_dtype_size(dtype);
+    for (i = 0; i + 8 <= n; i += 8) {
+        __m256 v = awq__load8_avx2(p + i * size, dtype);
+        if (scale) v = _mm256_mul_ps(v, _mm256_loadu_ps(scale + i));
+        _mm256_storeu_ps(u + i, v);
+    }
+    awq__load_scaled_portable(p + i * size, dtype, scale ? scale + i : NULL, n - i, u + i);
+}
+
+AWQ__AVX2 static void awq__load_scaled_avx2(const void *from, awq_dtype dtype, const float *scale,
+                                            size_t n, float *u) {
+    const unsigned char *p = (const unsigned char *)from;
+    if (dtype == AWQ_F16) awq__load_scaled8_avx2(p, AWQ_F16, scale, n, u);
+    else if (dtype == AWQ_BF16) awq__load_scaled8_avx2(p, AWQ_BF16, scale, n, u);
+    else awq__load_scaled8_avx2(p, AWQ_F32, scale, n, u);
+}
+
+AWQ__AVX2 static int awq__widen_range_avx2(const float *u, size_t n, float *lo, float *hi) {
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff), most = _mm256_set1_epi32(0x7f7fffff);
+    __m256 low[2], high[2];
+    __m256i bad = _mm256_setzero_si256();
+    float least, largest;
+    size_t i, j;
+    low[0] = low[1] = high[0] = high[1] = _mm256_setzero_ps();
+    for (i = 0; i + 16 <= n; i += 16)
+        AWQ__UNROLL for (j = 0; j < 2; j++) {
+            __m256 v = _mm256_loadu_ps(u + i + 8 * j);
+            low[j] = _mm256_min_ps(v, low[j]);
+            high[j] = _mm256_max_ps(v, high[j]);
+            bad = _mm256_or_si256(
+                bad, _mm256_cmpgt_epi32(_mm256_and_si256(_mm256_castps_si256(v), magnitude), most));
+        }
+    if (!_mm256_testz_si256(bad, bad)) return 0;
+    least = -awq__max_avx2(_mm256_sub_ps(_mm256_setzero_ps(), _mm256_min_ps(low[0], low[1])));
+    largest = awq__max_avx2(_mm256_max_ps(high[0], high[1]));
+    if (least < *lo) *lo = least;
+    if (largest > *hi) *hi = largest;
+    return i == n || awq__widen_range_portable(u + i, n - i, lo, hi);
+}
+
+/* The low bytes of 32 small integers, in order: signed, or unsigned. */
+AWQ__INLINE AWQ__AVX2 __m256i awq__unsigned_bytes_avx2(const __m256i v[4]) {
+    __m256i bytes =
+        _mm256_packus_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+    return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/* 32 weights; what is below 0 or above 255 saturates on its way to bytes */
+AWQ__INLINE AWQ__AVX2 void awq__round32_avx2(const float *u, __m256 scale, __m256i zero,
+                                             __m256i levels, uint8_t *q) {
+    __m256i v[4];
+    size_t j;
+    AWQ__UNROLL for (j = 0; j < 4; j++) {
+        __m256 quotient = _mm256_div_ps(_mm256_loadu_ps(u + 8 * j), scale);
+        v[j] = _mm256_add_epi32(_mm256_cvtps_epi32(quotient), zero);
+    }
+    _mm256_storeu_si256((__m256i *)(void *)q,
+                        _mm256_min_epu8(awq__unsigned_bytes_avx2(v), levels));
+}
+
+AWQ__AVX2 static void awq__round_weights_avx2(const float *u, size_t n, float scale, float zero,
+                                              float levels, uint8_t *q) {
+    const __m256 divisor = _mm256_set1_ps(scale);
+    const __m256i start = _mm256_set1_epi32((int)zero), most = _mm256_set1_epi8((char)(int)levels);
+    float rest[32];
+    uint8_t bytes[32];
+    size_t i;
+    for (i = 0; i + 32 <= n; i += 32) awq__round32_avx2(u + i, divisor, start, most, q + i);
+    if (i == n) return;
+    memset(rest, 0, sizeof rest);
+    memcpy(rest, u + i, (n - i) * sizeof *u);
+    awq__round32_avx2(rest, divisor, start, most, bytes);
+    memcpy(q + i, bytes, n - i);
+}
+
+/* 32 errors of rounding u / scale to [lowest, highest], times factor, plus 128 */
+AWQ__INLINE AWQ__AVX2 void awq__errors32_avx2(const float *u, __m256 inverse, __m256 lowest,
+                                              __m256 highest, __m256 factor, uint8_t *e) {
+    __m256i v[4];
+    size_t j;
+    AWQ__UNROLL for (j = 0; j < 4; j++) {
+        __m256 exact = _mm256_mul_ps(_mm256_loadu_ps(u + 8 * j), inverse), q;
+        q = _mm256_round_ps(exact, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        q = _mm256_max_ps(_mm256_min_ps(q, highest), lowest);
+        v[j] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_sub_ps(q, exact), factor));
+    }
+    _mm256_storeu_si256((__m256i *)(void *)e,
+                        _mm256_xor_si256(awq__bytes_avx2(v),
+                                         _mm256_set1_epi8((char)-128)));
+}
+
+AWQ__AVX2 static void awq__round_errors_avx2(const float *u, size_t n, float scale, float lowest,
+                                             float highest, float factor, uint8_t *e) {
+    const __m256 inverse = _mm256_set1_ps(1.0f / scale), low = _mm256_set1_ps(lowest),
+                 high = _mm256_set1_ps(highest), times = _mm256_set1_ps(factor);
+    float rest[32];
+    uint8_t bytes[32];
+    size_t i;
+    for (i = 0; i + 32 <= n; i += 32) awq__errors32_avx2(u + i, inverse, low, high, times, e + i);
+    if (i == n) return;
+    memset(rest, 0, sizeof rest);
+    memcpy(rest, u + i, (n - i) * sizeof *u);
+    awq__errors32_avx2(rest, inverse, low, high, times, bytes);
+    memcpy(e + i, bytes, n - i);
+}
+
+/* y stays in registers, `vectors` of 8 at a time. */
+AWQ__INLINE AWQ__AVX2 void awq__products_avx2(float *y, size_t vectors, const float *a,
+                                              size_t a_stride, const float *x, size_t x_stride,
+                                              size_t count) {
+    __m256 sum[8];
+    size_t i, j;
+    AWQ__UNROLL for (i = 0; i < vectors; i++) sum[i] = _mm256_loadu_ps(y + 8 * i);
+    for (j = 0; j < count; j++) {
+        __m256 factor = _mm256_broadcast_ss(a + j * a_stride);
+        AWQ__UNROLL for (i = 0; i < vectors; i++)
+            sum[i] = _mm256_fmadd_ps(factor, _mm256_loadu_ps(x + j * x_stride + 8 * i), sum[i]);
+    }
+    AWQ__UNROLL for (i = 0; i < vectors; i++) _mm256_storeu_ps(y + 8 * i, sum[i]);
+}
+
+AWQ__AVX2 static void awq__add_products_avx2(float *y, size_t n, const float *a, size_t a_stride,
+                                             const float *x, size_t x_stride, size_t count) {
+    size_t i = 0;
+    for (; i + 64 <= n; i += 64)
+        awq__products_avx2(y + i, 8, a, a_stride, x + i, x_stride, count);
+    for (; i + 8 <= n; i += 8) awq__products_avx2(y + i, 1, a, a_stride, x + i, x_stride, count);
+    if (i < n) awq__add_products_portable(y + i, n - i, a, a_stride, x + i, x_stride, count);
+}
+
+/* sums[r] += sum of w y^2 of 8 tokens, w = 1 without token weights */
+AWQ__INLINE AWQ__AVX2 double awq__squares_avx2(__m256 y, const float *token_weight) {
+    __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(y)), squares;
+    __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(y, 1));
+    __m128d half;
+    low = _mm256_mul_pd(low, low);
+    high = _mm256_mul_pd(high, high);
+    if (token_weight) {
+        low = _mm256_mul_pd(low, _mm256_cvtps_pd(_mm_loadu_ps(token_weight)));
+        high = _mm256_mul_pd(high, _mm256_cvtps_pd(_mm_loadu_ps(token_weight + 4)));
+    }
+    squares = _mm256_add_pd(low, high);
+    half = _mm_add_pd(_mm256_castpd256_pd128(squares), _mm256_extractf128_pd(squares, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
+}
+
+/* Four rows, of which some may be the same, and one tile of 16 tokens. */
+AWQ__AVX2 static void awq__squared_errors_avx2(const float *d, size_t rows, size_t d_stride,
+                                               const float *xt, size_t cols, size_t xt_stride,
+                                               size_t tokens, const float *token_weight,
+                                               double *sums) {
+    const float *from[AWQ__ROWS];
+    size_t r, c, t;
+    for (r = 0; r < AWQ__ROWS; r++) from[r] = d + awq__min(r, rows - 1) * d_stride;
+    for (r = 0; r < rows; r++) sums[r] = 0;
+    for (t = 0; t < tokens; t += AWQ__TILE, xt += xt_stride) {
+        __m256 sum[AWQ__ROWS][2];
+        AWQ__UNROLL for (r = 0; r < AWQ__ROWS; r++) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
+        for (c = 0; c < cols; c++) {
+            __m256 low = _mm256_loadu_ps(xt + AWQ__TILE * c);
+            __m256 high = _mm256_loadu_ps(xt + AWQ__TILE * c + 8);
+            AWQ__UNROLL for (r = 0; r < AWQ__ROWS; r++) {
+                __m256 factor = _mm256_broadcast_ss(from[r] + c);
+                sum[r][0] = _mm256_fmadd_ps(factor, low, sum[r][0]);
+                sum[r][1] = _mm256_fmadd_ps(factor, high, sum[r][1]);
+            }
+        }
+        AWQ__UNROLL for (r = 0; r < AWQ__ROWS; r++) {
+            const float *w = token_weight ? token_weight + t : NULL;
+            if (r < rows)
+                sums[r] += awq__squares_avx2(sum[r][0], w) +
+                           awq__squares_avx2(sum[r][1], w ? w + 8 : NULL);
+        }
+    }
+}
+
+#define AWQ__LOSS_TILES 3 /* of 16 tokens, and 4 rows: 12 sums hide the latency of a product */
+
+AWQ__INLINE AWQ__AVX512 void awq__tile_errors_avx512(const float *const *d, size_t rows,
+                                                     const float *xt, size_t cols,
+                                                     size_t xt_stride, size_t tiles,
+                                                     const float *token_weight, double *sums) {
+    __m512 sum[AWQ__ROWS][AWQ__LOSS_TILES], x[AWQ__LOSS_TILES];
+    size_t r, c, i;
+    AWQ__UNROLL for (r = 0; r < AWQ__ROWS; r++)
+        AWQ__UNROLL for (i = 0; i < tiles; i++) sum[r][i] = _mm512_setzero_ps();
+    for (c = 0; c < cols; c++) {
+        AWQ__UNROLL for (i = 0; i < tiles; i++)
+            x[i] = _mm512_loadu_ps(xt + i * xt_stride + AWQ__TILE * c);
+        AWQ__UNROLL for (r = 0; r < AWQ__ROWS; r++) {
+            __m512 factor = _mm512_set1_ps(d[r][c]);
+            AWQ__UNROLL for (i = 0; i < tiles; i++)
+                sum[r][i] = _mm512_fmadd_ps(factor, x[i], sum[r][i]);
+        }
+    }
+    AWQ__UNROLL for (r = 0; r < AWQ__ROWS; r++)
+        AWQ__UNROLL for (i = 0; i < tiles; i++) {
+            const float *w = token_weight ? token_weight + AWQ__TILE * i : NULL;
+            if (r >= rows) continue;
+            sums[r] += awq__squares_avx2(_mm512_castps512_ps256(sum[r][i]), w) +
+                       awq__squares_avx2(_mm512_extractf32x8_ps(sum[r][i], 1), w ? w + 8 : NULL);
+        }
+}
+
+AWQ__AVX512 static void awq__squared_errors_avx512(const float *d, size_t rows, size_t d_stride,
+                                                   const float *xt, size_t cols, size_t xt_stride,
+                                                   size_t tokens, const float *token_weight,
+                                                   double *sums) {
+    const float *from[AWQ__ROWS];
+    size_t r, tile, tiles = tokens / AWQ__TILE;
+    for (r = 0; r < AWQ__ROWS; r++) from[r] = d + awq__min(r, rows - 1) * d_stride;
+    for (r = 0; r < rows; r++) sums[r] = 0;
+    for (tile = 0; tile < tiles; tile += AWQ__LOSS_TILES) {
+        const float *w = token_weight ? token_weight + tile * AWQ__TILE : NULL;
+        const float *x = xt + tile * xt_stride;
+        if (tiles - tile >= 3)
+            awq__tile_errors_avx512(from, rows, x, cols, xt_stride, 3, w, sums);
+        else if (tiles - tile == 2)
+            awq__tile_errors_avx512(from, rows, x, cols, xt_stride, 2, w, sums);
+        else awq__tile_errors_avx512(from, rows, x, cols, xt_stride, 1, w, sums);
+    }
+}
+
+#endif /* AWQ_INFERENCE_ONLY */
+
+/* The hot loops of everything but the product. */
+static void awq__quantize_avx2(awq_kernels *k) {
+#ifdef AWQ_INFERENCE_ONLY
+    (void)k;
+#else
+    k->load_scaled = awq__load_scaled_avx2;
+    k->widen_range = awq__widen_range_avx2;
+    k->round_weights = awq__round_weights_avx2;
+    k->round_errors = awq__round_errors_avx2;
+    k->add_products = awq__add_products_avx2;
+    k->squared_errors = awq__squared_errors_avx2;
+#endif
+}
+
+static void awq__quantize_avx512(awq_kernels *k) {
+    awq__quantize_avx2(k);
+#ifndef AWQ_INFERENCE_ONLY
+    k->squared_errors = awq__squared_errors_avx512;
+#endif
 }
 
 #endif /* AWQ__X86 */
@@ -1296,13 +1596,13 @@ static void awq__store_plain(const float *sums, size_t sums_stride, size_t token
     }
 }
 
-/* A set whose panels are one row block, from its fill, multiply and few (or NULL). */
-#define AWQ__MATMUL_PLAIN(set, its_few)                                                            \
+/* A set from the rows of its panels, its fill, multiply and few (or NULL). */
+#define AWQ__MATMUL_PLAIN(set, its_rows, its_few)                                                  \
     static void awq__matmul_##set(const awq_packed *packed, const awq_prepared *x,                 \
                                   const float *bias, awq_matrix y, size_t row_begin,               \
                                   size_t row_end) {                                                \
         awq__tiles tiles;                                                                          \
-        tiles.rows = AWQ_ROW_STEP;                                                                 \
+        tiles.rows = its_rows;                                                                     \
         tiles.fill = awq__fill_##set;                                                              \
         tiles.multiply = awq__multiply_##set;                                                      \
         tiles.few = its_few;                                                                       \
@@ -1313,20 +1613,32 @@ static void awq__store_plain(const float *sums, size_t sums_stride, size_t token
 /* Signed weights. These sets store w = q - c, c = 128 for 8-bit weights and else the row's zero
    point, so a row needs its sum of w (in `pair`) for A8, and z - c (in `zero`) for 8-bit weights:
        sum (q - z)(xs - m)  =  sum w xs  -  m * sum w  -  (z - c) * sum (xs - m)
-   Here: the scales of 16 rows, c and z - c. */
-static void awq__row_grids(const awq_packed *p, size_t cell, awq__panel *panel,
+   Here: the scales of a row block, c and z - c. */
+static void awq__row_grids(const awq_packed *p, size_t cell, size_t row_block, awq__panel *panel,
                            unsigned char center[AWQ_ROW_STEP]) {
+    float *scale = panel->scale + AWQ_ROW_STEP * row_block;
+    int32_t *zero = panel->zero + AWQ_ROW_STEP * row_block;
     size_t r, size = awq_dtype_size(p->quant.scale_dtype);
     const unsigned char *at = p->data + p->scales_offset + cell * AWQ_ROW_STEP * size;
     const unsigned char *z = p->data + p->zeros_offset + cell * awq__zero_bytes(p->quant.bits);
     for (r = 0; r < AWQ_ROW_STEP; r++) {
-        panel->scale[r] = awq__load_le_float(at + r * size, p->quant.scale_dtype);
+        scale[r] = awq__load_le_float(at + r * size, p->quant.scale_dtype);
         if (p->quant.symmetric) center[r] = (unsigned char)(1 << (p->quant.bits - 1));
         else if (panel->wide) center[r] = z[r];
         else center[r] = r < 8 ? z[r] & 15 : z[r - 8] >> 4;
-        panel->zero[r] = panel->wide ? center[r] - 128 : 0;
+        zero[r] = panel->wide ? center[r] - 128 : 0;
         if (panel->wide) center[r] = 128;
     }
+}
+
+static awq__terms awq__slot_terms(const awq__panel *panel, const unsigned char *slot) {
+    awq__terms terms;
+    memcpy(&terms, slot + (panel->precision == AWQ_A16 ? 2 : 1) * panel->inputs, sizeof terms);
+    return terms;
+}
+
+static int32_t awq__minus_m(const awq__panel *panel, awq__terms terms) {
+    return panel->precision == AWQ_A16 ? 0 : (int16_t)(uint16_t)((uint32_t)terms.pair & 0xffffu);
 }
 
 /* A set's multiply from its tile of at most 4 tokens. */
@@ -1394,7 +1706,7 @@ AWQ__INLINE void awq__fill_panel_neon(const awq_packed *p, const awq__block *blo
     size_t given = awq__ceil_div(block->n, 4), even = awq__align(given, 2), r;
     uint8x16x2_t twice;
     uint8x16x2_t four[2];
-    awq__row_grids(p, block->cell, panel, center);
+    awq__row_grids(p, block->cell, 0, panel, center);
     twice = vzipq_u8(vld1q_u8(center), vld1q_u8(center));
     four[0] = vzipq_u8(twice.val[0], twice.val[0]);
     four[1] = vzipq_u8(twice.val[1], twice.val[1]);
@@ -1419,11 +1731,9 @@ static void awq__fill_neon(const awq_packed *p, const awq__block *block, awq__pa
 /* sums of 16 rows += scale * (sx * (the dots and their zero points)) */
 AWQ__INLINE void awq__add_sums_neon(const awq__panel *panel, const unsigned char *slot,
                                     const int32x4_t sum[4], float *sums) {
-    awq__terms terms;
-    int32_t m;
+    awq__terms terms = awq__slot_terms(panel, slot);
+    int32_t m = awq__minus_m(panel, terms);
     size_t r;
-    memcpy(&terms, slot + (panel->precision == AWQ_A16 ? 2 : 1) * panel->inputs, sizeof terms);
-    m = panel->precision == AWQ_A16 ? 0 : (int16_t)(uint16_t)((uint32_t)terms.pair & 0xffffu);
     AWQ__UNROLL for (r = 0; r < 4; r++) {
         int32x4_t v = vmlaq_n_s32(sum[r], vld1q_s32(panel->pair + 4 * r), m);
         v = vmlsq_n_s32(v, vld1q_s32(panel->zero + 4 * r), terms.sum);
@@ -1487,7 +1797,7 @@ AWQ__INLINE AWQ__DOTPROD void awq__dots_dotprod(const awq__panel *panel, const u
 AWQ__MULTIPLY_NEON(dotprod, AWQ__DOTPROD)
 
 #define awq__fill_dotprod awq__fill_neon
-AWQ__MATMUL_PLAIN(dotprod, NULL)
+AWQ__MATMUL_PLAIN(dotprod, AWQ_ROW_STEP, NULL)
 
 #endif /* AWQ__DOTPROD */
 
@@ -1528,7 +1838,7 @@ AWQ__INLINE AWQ__I8MM void awq__dots_i8mm(const awq__panel *panel, const unsigne
 }
 
 AWQ__MULTIPLY_NEON(i8mm, AWQ__I8MM)
-AWQ__MATMUL_PLAIN(i8mm, NULL)
+AWQ__MATMUL_PLAIN(i8mm, AWQ_ROW_STEP, NULL)
 
 #endif /* AWQ__I8MM */
 
@@ -1615,9 +1925,242 @@ AWQ__INLINE void awq__dots_neon(const awq__panel *panel, const unsigned char *x,
 }
 
 AWQ__MULTIPLY_NEON(neon, )
-AWQ__MATMUL_PLAIN(neon, NULL)
+AWQ__MATMUL_PLAIN(neon, AWQ_ROW_STEP, NULL)
 
 #endif /* AWQ__NEON */
+
+/* =================================================================================================
+   >>simd-wasm   16-bit dot products of two: weights q - z as int16, panel [2 inputs][16 rows][2];
+                 activations become int16 on the way, so zero points need nothing else
+   ============================================================================================== */
+
+#ifdef AWQ__WASM
+
+/* One step of 4 rows */
+AWQ__INLINE void awq__put_wasm(v128_t q, v128_t zero, unsigned char *to) {
+    q = wasm_i8x16_shuffle(q, q, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    wasm_v128_store(to, wasm_i16x8_sub(wasm_u16x8_extend_low_u8x16(q), zero));
+    wasm_v128_store(to + 64, wasm_i16x8_sub(wasm_u16x8_extend_high_u8x16(q), zero));
+}
+
+static void awq__fill_wasm(const awq_packed *p, const awq__block *block, awq__panel *panel) {
+    const unsigned char *from = block->words;
+    unsigned char center[AWQ_ROW_STEP], *to = panel->bytes[0][0];
+    size_t steps = awq__ceil_div(block->n, 4), k, r;
+    awq__row_grids(p, block->cell, 0, panel, center);
+    for (r = 0; r < AWQ_ROW_STEP; r++) panel->pair[r] = 0x10001 * (center[r] + panel->zero[r]);
+    panel->steps = awq__align(steps, 2);
+    if (p->quant.bits < 4) {
+        awq__split_words(from, p->quant.bits, block->n, panel->bytes[1][0]);
+        from = panel->bytes[1][0];
+    }
+    if (steps < panel->steps) memset(to + 128 * steps, 0, 128);
+    for (r = 0; r < 4; r++, from += 16, to += 16) {
+        v128_t zero = wasm_v128_load(panel->pair + 4 * r);
+        if (p->quant.bits == 4)
+            for (k = 0; k < steps; k += 2) {
+                v128_t q = wasm_v128_load(from + 32 * k);
+                awq__put_wasm(wasm_v128_and(q, wasm_i8x16_const_splat(15)), zero, to + 128 * k);
+                awq__put_wasm(wasm_u8x16_shr(q, 4), zero, to + 128 * k + 128);
+            }
+        else
+            for (k = 0; k < steps; k++)
+                awq__put_wasm(wasm_v128_load(from + 64 * k), zero, to + 128 * k);
+    }
+}
+
+/* 8 inputs of a slot: A8 less m, A16 256 high + low */
+AWQ__INLINE v128_t awq__inputs_wasm(const unsigned char *x, size_t plane, int a16, v128_t m) {
+    v128_t v = wasm_i16x8_load8x8(x);
+    if (!a16) return wasm_i16x8_sub(v, m);
+    return wasm_i16x8_add(wasm_i16x8_shl(v, 8), wasm_i16x8_load8x8(x + plane));
+}
+
+AWQ__INLINE void awq__tile_of_wasm(const awq__panel *panel, const unsigned char *slots,
+                                   size_t slot_size, size_t tokens, int a16, float *sums) {
+    const unsigned char *w = panel->bytes[0][0], *x = slots;
+    awq__terms terms[4];
+    v128_t sum[4][4], m[4], v[4], s[4];
+    size_t k, t, r;
+    AWQ__UNROLL for (t = 0; t < tokens; t++) {
+        terms[t] = awq__slot_terms(panel, slots + t * slot_size);
+        m[t] = wasm_i16x8_splat((int16_t)-awq__minus_m(panel, terms[t]));
+        AWQ__UNROLL for (r = 0; r < 4; r++) sum[t][r] = wasm_i32x4_const_splat(0);
+    }
+    for (k = 0; k < panel->steps; k += 2, w += 256, x += 8) {
+        AWQ__UNROLL for (t = 0; t < tokens; t++)
+            v[t] = awq__inputs_wasm(x + t * slot_size, panel->inputs, a16, m[t]);
+#define AWQ__X(j)                                                                                  \
+    AWQ__UNROLL for (t = 0; t < tokens; t++) s[t] = wasm_i32x4_shuffle(v[t], v[t], j, j, j, j);    \
+    AWQ__UNROLL for (r = 0; r < 4; r++) {                                                          \
+        v128_t q = wasm_v128_load(w + 64 * j + 16 * r);                                            \
+        AWQ__UNROLL for (t = 0; t < tokens; t++)                                                   \
+            sum[t][r] = wasm_i32x4_add(sum[t][r], wasm_i32x4_dot_i16x8(q, s[t]));                  \
+    }
+        AWQ__X(0)
+        AWQ__X(1)
+        AWQ__X(2)
+        AWQ__X(3)
+#undef AWQ__X
+    }
+    AWQ__UNROLL for (t = 0; t < tokens; t++)
+        AWQ__UNROLL for (r = 0; r < 4; r++) {
+            float *y = sums + 16 * t + 4 * r;
+            v128_t part = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(sum[t][r]),
+                                         wasm_f32x4_splat(terms[t].scale));
+            part = wasm_f32x4_mul(part, wasm_v128_load(panel->scale + 4 * r));
+            wasm_v128_store(y, wasm_f32x4_add(wasm_v128_load(y), part));
+        }
+}
+
+AWQ__INLINE void awq__tile_wasm(const awq__panel *panel, const unsigned char *slots,
+                                size_t slot_size, size_t tokens, float *sums) {
+    if (panel->precision == AWQ_A16) awq__tile_of_wasm(panel, slots, slot_size, tokens, 1, sums);
+    else awq__tile_of_wasm(panel, slots, slot_size, tokens, 0, sums);
+}
+
+AWQ__MULTIPLY4(wasm, )
+AWQ__MATMUL_PLAIN(wasm, AWQ_ROW_STEP, NULL)
+
+#endif /* AWQ__WASM */
+
+/* =================================================================================================
+   >>simd-rvv   RISC-V V: a register holds an input of 16 rows (32 where vectors have 256 bits or
+                more), so the panel is [inputs][rows]; a token's inputs are scalars
+   ============================================================================================== */
+
+#ifdef AWQ__RVV
+
+static size_t awq__rows_rvv(void) { return awq__min(__riscv_vsetvlmax_e8m1(), AWQ__PANEL_ROWS); }
+
+/* An input of 16 rows, less c, to the panel; returns sums of w, added to `sum`. */
+AWQ__INLINE vint16m2_t awq__put_rvv(vuint8m1_t q, vuint8m1_t center, unsigned char *to,
+                                    vint16m2_t sum) {
+    q = __riscv_vsub_vv_u8m1(q, center, 16);
+    __riscv_vse8_v_u8m1(to, q, 16);
+    return __riscv_vwadd_wv_i16m2(sum, __riscv_vreinterpret_v_u8m1_i8m1(q), 16);
+}
+
+/* Row block r from `steps` steps of 4 bytes, or from 4-bit words of two. */
+AWQ__INLINE void awq__fill_rows_rvv(const unsigned char *from, int packed4, size_t steps, size_t r,
+                                    size_t rows, const unsigned char *center, awq__panel *panel) {
+    const vuint8m1_t c = __riscv_vle8_v_u8m1(center, 16);
+    vint16m2_t sum = __riscv_vmv_v_x_i16m2(0, 16);
+    unsigned char *to = panel->bytes[0][0] + 16 * r;
+    size_t k;
+    for (k = 0; k < steps; k += packed4 ? 2 : 1, from += 64) {
+        vuint8m1x4_t words = __riscv_vlseg4e8_v_u8m1x4(from, 16);
+#define AWQ__X(j)                                                                                  \
+    do {                                                                                           \
+        vuint8m1_t q = __riscv_vget_v_u8m1x4_u8m1(words, j);                                       \
+        if (packed4) {                                                                             \
+            vuint8m1_t high = __riscv_vsrl_vx_u8m1(q, 4, 16);                                      \
+            sum = awq__put_rvv(high, c, to + (4 * k + 4 + j) * rows, sum);                         \
+            q = __riscv_vand_vx_u8m1(q, 15, 16);                                                   \
+        }                                                                                          \
+        sum = awq__put_rvv(q, c, to + (4 * k + j) * rows, sum);                                    \
+    } while (0)
+        AWQ__X(0);
+        AWQ__X(1);
+        AWQ__X(2);
+        AWQ__X(3);
+#undef AWQ__X
+    }
+    __riscv_vse32_v_i32m4(panel->pair + 16 * r, __riscv_vwcvt_x_x_v_i32m4(sum, 16), 16);
+}
+
+static void awq__fill_rvv(const awq_packed *p, const awq__block *block, awq__panel *panel) {
+    size_t rows = awq__rows_rvv(), r;
+    unsigned char center[AWQ_ROW_STEP];
+    panel->steps = awq__align(awq__ceil_div(block->n, 4), 2);
+    if (block->row_blocks * AWQ_ROW_STEP < rows) {
+        memset(panel->bytes[0], 0, sizeof panel->bytes[0]);
+        memset(panel->scale, 0, sizeof panel->scale);
+        memset(panel->pair, 0, sizeof panel->pair);
+        memset(panel->zero, 0, sizeof panel->zero);
+    }
+    for (r = 0; r < block->row_blocks; r++) {
+        const unsigned char *from = block->words + r * block->words_step;
+        awq__row_grids(p, block->cell + r * block->cell_step, r, panel, center);
+        if (p->quant.bits == 4) {
+            awq__fill_rows_rvv(from, 1, panel->steps, r, rows, center, panel);
+            continue;
+        }
+        if (p->quant.bits == 8) panel->steps = awq__ceil_div(block->n, 4);
+        else {
+            awq__split_words(from, p->quant.bits, block->n, panel->bytes[1][0]);
+            from = panel->bytes[1][0];
+        }
+        awq__fill_rows_rvv(from, 0, panel->steps, r, rows, center, panel);
+    }
+}
+
+/* A tile of the tokens that EACH(X) names: 16 products |w x| <= 15 * 128 add up in 16 bits, those of
+   8-bit weights in 32. */
+#define AWQ__TILE_RVV(name, EACH)                                                                  \
+    static void name(const awq__panel *panel, const unsigned char *slots, size_t slot_size,        \
+                     float *sums) {                                                                \
+        size_t rows = awq__rows_rvv(), vl = rows, inputs = 4 * panel->steps, i, end;               \
+        int plane, planes = panel->precision == AWQ_A16 ? 2 : 1;                                   \
+        EACH(AWQ__START_RVV)                                                                       \
+        for (plane = 0; plane < planes; plane++) {                                                 \
+            const int8_t *x = (const int8_t *)slots + (size_t)plane * panel->inputs;               \
+            const int8_t *w = (const int8_t *)panel->bytes[0][0];                                  \
+            EACH(AWQ__SHIFT_RVV)                                                                   \
+            for (i = 0; panel->wide && i < inputs; i++, w += rows) {                               \
+                vint16m2_t v = __riscv_vwcvt_x_x_v_i16m2(__riscv_vle8_v_i8m1(w, vl), vl);          \
+                EACH(AWQ__WIDE_RVV)                                                                \
+            }                                                                                      \
+            for (; i < inputs; ) {                                                                 \
+                EACH(AWQ__RUN_RVV)                                                                 \
+                for (end = awq__min(i + 16, inputs); i < end; i++, w += rows) {                    \
+                    vint8m1_t v = __riscv_vle8_v_i8m1(w, vl);                                      \
+                    EACH(AWQ__NARROW_RVV)                                                          \
+                }                                                                                  \
+                EACH(AWQ__ADD_RUN_RVV)                                                             \
+            }                                                                                      \
+        }                                                                                          \
+        EACH(AWQ__FINISH_RVV)                                                                      \
+    }
+#define AWQ__START_RVV(t) vint32m4_t sum##t = __riscv_vmv_v_x_i32m4(0, vl);
+#define AWQ__SHIFT_RVV(t) sum##t = __riscv_vsll_vx_i32m4(sum##t, 8, vl);
+#define AWQ__WIDE_RVV(t) sum##t = __riscv_vwmacc_vx_i32m4(sum##t, x[t * slot_size + i], v, vl);
+#define AWQ__RUN_RVV(t) vint16m2_t run##t = __riscv_vmv_v_x_i16m2(0, vl);
+#define AWQ__NARROW_RVV(t) run##t = __riscv_vwmacc_vx_i16m2(run##t, x[t * slot_size + i], v, vl);
+#define AWQ__ADD_RUN_RVV(t) sum##t = __riscv_vwadd_wv_i32m4(sum##t, run##t, vl);
+#define AWQ__FINISH_RVV(t)                                                                         \
+    awq__add_sums_rvv(panel, slots + t * slot_size, vl, sum##t, sums + t * rows);
+
+AWQ__INLINE void awq__add_sums_rvv(const awq__panel *panel, const unsigned char *slot, size_t vl,
+                                   vint32m4_t sum, float *sums) {
+    awq__terms terms = awq__slot_terms(panel, slot);
+    vfloat32m4_t part;
+    sum = __riscv_vmacc_vx_i32m4(sum, awq__minus_m(panel, terms),
+                                 __riscv_vle32_v_i32m4(panel->pair, vl), vl);
+    sum = __riscv_vnmsac_vx_i32m4(sum, terms.sum, __riscv_vle32_v_i32m4(panel->zero, vl), vl);
+    part = __riscv_vfmul_vf_f32m4(__riscv_vfcvt_f_x_v_f32m4(sum, vl), terms.scale, vl);
+    part = __riscv_vfmacc_vv_f32m4(__riscv_vle32_v_f32m4(sums, vl), part,
+                                   __riscv_vle32_v_f32m4(panel->scale, vl), vl);
+    __riscv_vse32_v_f32m4(sums, part, vl);
+}
+
+#define AWQ__FOUR(X) X(0) X(1) X(2) X(3)
+#define AWQ__ONE(X) X(0)
+AWQ__TILE_RVV(awq__tile4_rvv, AWQ__FOUR)
+AWQ__TILE_RVV(awq__tile1_rvv, AWQ__ONE)
+
+static void awq__multiply_rvv(const awq__panel *panel, const unsigned char *x, size_t slot_size,
+                              size_t tokens, float *sums) {
+    size_t rows = awq__rows_rvv();
+    for (; tokens >= 4; tokens -= 4, x += 4 * slot_size, sums += 4 * rows)
+        awq__tile4_rvv(panel, x, slot_size, sums);
+    for (; tokens; tokens--, x += slot_size, sums += rows)
+        awq__tile1_rvv(panel, x, slot_size, sums);
+}
+
+AWQ__MATMUL_PLAIN(rvv, awq__rows_rvv(), NULL)
+
+#endif /* AWQ__RVV */
 
 /* =================================================================================================
    >>simd-detect
@@ -1681,6 +2224,14 @@ AWQDEF uint32_t awq_cpu_features(void) {
 }
 #endif
 
+#ifdef AWQ__WASM
+AWQDEF uint32_t awq_cpu_features(void) { return AWQ_CPU_WASM_SIMD; }
+#endif
+
+#ifdef AWQ__RVV
+AWQDEF uint32_t awq_cpu_features(void) { return AWQ_CPU_RVV; }
+#endif
+
 /* A slot-based kernel set; the hot loops of quantization come from the portable one or its own. */
 static awq_kernels awq__slot_kernels(const char *name) {
     awq_kernels k = awq_kernels_portable();
@@ -1710,6 +2261,7 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
     if ((features & AWQ_CPU_AVX2) && (features & AWQ_CPU_AVX512) &&
         (features & AWQ_CPU_AVX512_VNNI)) {
         out[n] = awq__slot_kernels("avx512vnni");
+        awq__quantize_avx512(&out[n]);
         out[n].prepare = awq__prepare_avx2;
         out[n++].matmul_rows = awq__matmul_avx512vnni;
     }
@@ -1736,6 +2288,12 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
     if (features & AWQ_CPU_DOTPROD) out[n++] = awq__plain_kernels("dotprod", awq__matmul_dotprod);
 #endif
     out[n++] = awq__plain_kernels("neon", awq__matmul_neon);
+#endif
+#ifdef AWQ__WASM
+    if (features & AWQ_CPU_WASM_SIMD) out[n++] = awq__plain_kernels("wasm", awq__matmul_wasm);
+#endif
+#ifdef AWQ__RVV
+    if (features & AWQ_CPU_RVV) out[n++] = awq__plain_kernels("rvv", awq__matmul_rvv);
 #endif
     return n;
 }

@@ -30,6 +30,17 @@ static unsigned any_zero(rng *r, weights kind, unsigned top)
     return kind == TOP ? 0 : kind == BOTTOM ? top : any_q(r, kind, top);
 }
 
+/*  Every q is the zero of its group, but for one in each row.                                    */
+static void make_one_hot(awq_tensor *t, rng *r)
+{
+    size_t n = t->in_features, row, c, hot, group = group_length(n, t->quant.group_size);
+    for (row = 0; row < t->out_features; row++)
+        for (c = 0, hot = rng_below(r, n); c < n; c++) {
+            unsigned zero = t->zeros[row * ((n + group - 1) / group) + c / group];
+            if (c != hot) t->q[row * n + c] = (uint8_t)zero;
+        }
+}
+
 static awq_tensor tensor_of(pool *p, rng *r, awq_quant quant, size_t rows, size_t cols,
                             weights kind)
 {
@@ -43,6 +54,7 @@ static awq_tensor tensor_of(pool *p, rng *r, awq_quant quant, size_t rows, size_
         t.zeros[i] = (uint8_t)(quant.symmetric ? top / 2 + 1 : any_zero(r, kind, top));
         set_element(quant.scale_dtype, t.scales, i, (1.5 + rng_unit(r)) * size);
     }
+    if (kind == ONE_HOT) make_one_hot(&t, r);
     return t;
 }
 
@@ -200,7 +212,8 @@ static double *block_weights(const product *m, const double *w)
     for (begin = 0; begin < cols; begin = end, block++) {
         end = block_end(begin, cols, group);
         for (c = begin; c < end; c++)
-            for (row = 0; row < rows; row++) sums[block * rows + row] += magnitude(w[c * rows + row]);
+            for (row = 0; row < rows; row++)
+                sums[block * rows + row] += magnitude(w[c * rows + row]);
     }
     return sums;
 }

@@ -12,8 +12,9 @@ typedef enum activations {
     ACTIVATIONS
 } activations;
 
-/*  TOP and BOTTOM make every q - zero as large as it can be: sums of 16 bits would overflow.     */
-typedef enum weights { ANY, TOP, BOTTOM, ENDS, TINY_SCALES, WEIGHTS } weights;
+/*  TOP and BOTTOM make every q - zero as large as it can be: sums of 16 bits would overflow. With
+    ONE_HOT an output shows how one input was rounded.                                            */
+typedef enum weights { ANY, TOP, BOTTOM, ENDS, TINY_SCALES, ONE_HOT, WEIGHTS } weights;
 
 typedef struct shape {
     awq_quant quant;

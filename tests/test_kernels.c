@@ -79,11 +79,10 @@ static const int all_bits[] = { 2, 3, 4, 8 };
 /*  Calls of `each` for one value: all bits and precisions, or a random one of them.              */
 static int every_kind(suite *s, void (*each)(shape *, size_t), size_t value)
 {
-    int failures = 0, pick = s->depth == QUICK ? (int)rng_below(&s->random, 2 * COUNT(all_bits)) : -1;
-    int kind;
+    int pick = (int)rng_below(&s->random, 2 * COUNT(all_bits)), failures = 0, kind;
     for (kind = 0; kind < 2 * (int)COUNT(all_bits); kind++) {
         shape what = random_shape(&s->random);
-        if (pick >= 0 && kind != pick) continue;
+        if (s->depth == QUICK && kind != pick) continue;
         what.quant.bits = all_bits[kind / 2];
         what.precision = (awq_precision)(kind % 2);
         each(&what, value);
@@ -215,9 +214,44 @@ static int every_extreme(suite *s)
     return failures;
 }
 
+/*  NaN and infinity anywhere are found, and named.                                               */
+static int one_bad_value(const awq_kernels *k, rng *r)
+{
+    pool p = { .count = 0 };
+    shape what = random_shape(r);
+    size_t tokens = 1 + rng_below(r, 5), token = rng_below(r, tokens);
+    size_t col = rng_below(r, what.cols);
+    size_t size = awq_prepared_size(k, what.cols, what.quant.group_size, what.precision, tokens);
+    awq_matrix x = random_matrix(&p, r, tokens, what.cols, 1);
+    const float *scale = what.with_input_scale ? random_floats(&p, r, what.cols, 1.25) : NULL;
+    awq_prepared prepared;
+    awq_where where = { 9, 9, 9 };
+    int failures = 0;
+
+    put(x, token, col, rng_below(r, 2) ? (double)NAN : rng_below(r, 2) ? (double)INFINITY
+                                                                       : -(double)INFINITY);
+    CHECK(awq_prepare(k, what.quant.group_size, what.precision, x, scale,
+                      pool_aligned(&p, size, sizeof(float)), size, 0, tokens, &prepared, &where) ==
+          AWQ_ERR_DATA && where.matrix == 0 && where.row == token && where.col == col,
+          "token %zu channel %zu is bad, but matrix %zu row %zu col %zu", token, col, where.matrix,
+          where.row, where.col);
+    if (failures) print_shape(k->name, &what);
+    return failures + pool_release(&p);
+}
+
+static int bad_values_are_found(suite *s)
+{
+    int failures = 0, cases;
+    size_t i;
+    for (i = 0; i < s->count; i++)
+        for (cases = s->depth == QUICK ? 50 : 500; cases > 0 && !s->failed[i]; cases--)
+            failures += s->failed[i] = one_bad_value(&s->set[i], &s->random);
+    return failures;
+}
+
 static int anything(suite *s)
 {
-    int cases = s->depth == FULL ? 20000 : s->depth == USUAL ? 1500 : 100, failures = 0;
+    int cases = s->depth == FULL ? 20000 : s->depth == USUAL ? 800 : 100, failures = 0;
     while (cases-- > 0) failures += try_shape(s, random_shape(&s->random), NULL);
     return failures;
 }
@@ -366,7 +400,8 @@ static int close_floats(const float *a, const float *b, size_t n, double toleran
 {
     double largest = 0;
     size_t i;
-    for (i = 0; i < n; i++) if (magnitude((double)b[i]) > largest) largest = magnitude((double)b[i]);
+    for (i = 0; i < n; i++)
+        if (magnitude((double)b[i]) > largest) largest = magnitude((double)b[i]);
     for (i = 0; i < n; i++)
         if (!(magnitude((double)a[i] - (double)b[i]) <= tolerance * largest)) return 0;
     return 1;
@@ -561,8 +596,8 @@ static int check_needs(const awq_kernels *set)
     while (i < COUNT(named) && !strstr(set->name, named[i].name)) i++;
     CHECK(i < COUNT(named), "no feature is known for a set named %s", set->name);
     if (i < COUNT(named))
-        CHECK((needs & named[i].feature) == named[i].feature && (needs == 0) == (named[i].feature == 0),
-              "%s is listed with features %#x alone", set->name, (unsigned)needs);
+        CHECK((needs & named[i].feature) == named[i].feature &&
+              (needs == 0) == (named[i].feature == 0), "%s is listed with features %#x alone", set->name, (unsigned)needs);
     return failures;
 }
 
@@ -577,8 +612,8 @@ static int every_subset_of_features(suite *s)
     (void)s;
     CHECK(count >= 1 && count <= MAX_SETS, "%zu sets", count);
     CHECK((mine & ~(uint32_t)ALL_FEATURES) == 0, "unknown features %#x", (unsigned)mine);
-    CHECK(awq_kernels_for(mine, NULL, 0) == here_count && same_set(&best, &here[0]), "%zu sets here",
-          here_count);
+    CHECK(awq_kernels_for(mine, NULL, 0) == here_count && same_set(&best, &here[0]),
+          "%zu sets here", here_count);
     memset(here, PATTERN, sizeof here);
     CHECK(awq_kernels_for(ALL_FEATURES, here, 1) == count && same_set(&here[0], &all[0]) &&
           untouched(&here[1], sizeof here[1]), "a capacity of 1");
@@ -624,6 +659,7 @@ int main(int argc, char **argv)
         { "every_dtype", every_dtype },
         { "every_extreme", every_extreme },
         { "anything", anything },
+        { "bad_values_are_found", bad_values_are_found },
         { "shared_preparations", shared_preparations },
         { "relative_error", relative_error },
         { "quantized_as_portable", quantized_as_portable },

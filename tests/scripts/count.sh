@@ -12,11 +12,11 @@ mkdir -p "$build"
 macs_per_token=$((32 * 1024))       # of count.c
 
 program() {                 # target, compiler, then -D...
-    local out=$build/${1//\//-} flags compile_only=(-c) library
+    local out=$build/${1//\//-} flags library
     read -ra flags <<<"$(compiler "$2" | tr '\n' ' ')"
     library=$build/$2.o
     if [[ $1 == wasm* ]]; then flags+=(-nostartfiles -Wl,--no-entry -Wl,--export=run); fi
-    [[ -e $scratch/$2 ]] || "${flags[0]}" -std=c99 -O3 -I"$root" "${flags[@]:1}" "${compile_only[@]}" \
+    [[ -e $scratch/$2 ]] || "${flags[0]}" -std=c99 -O3 -I"$root" "${flags[@]:1}" -c \
         "$root/tests/implementation.c" -o "$library" || return 1
     touch "$scratch/$2"
     "${flags[0]}" -std=c99 -O2 -I"$root" "${flags[@]:1}" "${@:3}" "$root/tests/isa/count.c" \
@@ -39,7 +39,7 @@ trace() {                   # emulator and program
 }
 histogram() { trace "$@" | awk '{ n[$1]++ } END { for (pc in n) print pc, n[pc] }'; }
 
-# Of what three calls execute more than one does: instructions per MAC, of all and of the inner loop.
+# What three calls execute more than one does: instructions per MAC, all and in the inner loop.
 per_mac() {                 # tokens
     awk -v macs=$((2 * macs_per_token * $1)) '
         NR == FNR { once[$1] = $2; next }

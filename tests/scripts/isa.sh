@@ -45,7 +45,8 @@ compile() {                 # every program with one compiler, once per run
 failed=0 rows=0
 report() { printf '%-20s %-44s %s\n' "$@"; }
 try() {                     # target, compiler, command
-    local target=$1 compiler=$2 log=$build/${1//\//-}.log program passed missing start=$SECONDS
+    local target=$1 compiler=$2 log=$build/${1//\//-}.log program missing start=$SECONDS
+    local good passed failures
     shift 2
     read -ra missing <<<"$(tools "$compiler") ${1/wasi/node}"
     if ! "$root/tests/scripts/need.sh" "${missing[@]}" >"$log" 2>&1; then
@@ -56,13 +57,14 @@ try() {                     # target, compiler, command
         report "$target" '' "FAILED: does not compile with $compiler, see $log"
         return 1
     fi
-    passed=yes
+    good=yes
     for program in $(programs_of "$compiler"); do
-        "$@" "$build/$compiler/$program" >>"$log" 2>&1 || passed=no
+        "$@" "$build/$compiler/$program" >>"$log" 2>&1 || good=no
     done
+    passed=$(grep -c '^ok ' "$log") failures=$(grep -c '^FAILED ' "$log")
     report "$target" "$(sed -n 's/^kernel sets: //p' "$log")" \
-        "$(grep -c '^ok ' "$log") passed, $(grep -c '^FAILED ' "$log") failed, $((SECONDS - start)) s"
-    [[ $passed == no ]] || return 0
+        "$passed passed, $failures failed, $((SECONDS - start)) s"
+    [[ $good == no ]] || return 0
     echo "  FAILED: the end of $log:"
     tail -n 8 "$log" | sed 's/^/  /'
     return 1
