@@ -534,6 +534,15 @@ AWQDEF awq_status awq_packed_open(awq_packed *packed, const void *bytes, size_t 
               col = 0: between the sections)                                                      */
 AWQDEF awq_status awq_packed_check(const awq_packed *packed, awq_where *where);
 
+/*  awq_packed_dequantize  -  rows [row_begin, row_end) as numbers: an embedding lookup, a look inside
+
+    Formula   out[r - row_begin][c] = (q[r][c] - zero) * scale / s[c]
+    Shapes    out (row_end - row_begin, in_features) any dtype; scale s [in_features] or NULL for 1
+    Range     any rows
+    Errors    NULL, SHAPE, DTYPE, RANGE; DATA (a scale s that is not > 0)                         */
+AWQDEF awq_status awq_packed_dequantize(const awq_packed *packed, const float *scale,
+                                        awq_matrix out, size_t row_begin, size_t row_end);
+
 #ifndef AWQ_INFERENCE_ONLY
 
 /*  awq_packed_init  -  write the header and clear the payload, so that ranges of rows can be filled
@@ -2619,6 +2628,46 @@ static void awq__unpack_chunk(const awq_packed *p, size_t row, size_t word, size
             for (f = 0; f < 8; f++) layers[8 * i + f] |= high[f] << 2;
         }
     memcpy(q, layers, bits == 3 ? words / 3 * 32 : words * per_word * 4);
+}
+
+/* out = columns [begin, begin + n) of a row; the columns are one group's, `word` its first word */
+static void awq__dequantize_group(const awq_packed *p, size_t groups, size_t row, size_t group,
+                                  size_t begin, size_t n, const float *scale, awq_matrix out,
+                                  size_t out_row) {
+    size_t word = group * awq__words(p->quant.bits,
+                                     awq__group_size(p->in_features, p->quant.group_size));
+    float step = awq__packed_scale(p, groups, row, group);
+    int zero = awq__packed_zero(p, groups, row, group);
+    uint8_t q[AWQ__CHUNK];
+    size_t k, i;
+    for (k = 0; k < n; k += AWQ__CHUNK) {
+        size_t count = awq__min(AWQ__CHUNK, n - k);
+        awq__unpack_chunk(p, row, word, k, count, q);
+        for (i = 0; i < count; i++) {
+            float w = (float)((int)q[i] - zero) * step;
+            size_t col = begin + k + i;
+            awq__store_float(awq__at(out, out_row, col), out.dtype, scale ? w / scale[col] : w);
+        }
+    }
+}
+
+AWQDEF awq_status awq_packed_dequantize(const awq_packed *packed, const float *scale,
+                                        awq_matrix out, size_t row_begin, size_t row_end) {
+    size_t row, group, groups, size, i;
+    if (!packed || !packed->data) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_matrix(out));
+    AWQ__TRY(awq__check_range(row_begin, row_end, packed->out_features, 1));
+    if (out.rows != row_end - row_begin || out.cols != packed->in_features) return AWQ_ERR_SHAPE;
+    for (i = 0; scale && i < packed->in_features; i++)
+        if (!awq__is_scale(scale[i])) return AWQ_ERR_DATA;
+    size = awq__group_size(packed->in_features, packed->quant.group_size);
+    groups = awq__ceil_div(packed->in_features, size);
+    for (row = row_begin; row < row_end; row++)
+        for (group = 0; group < groups; group++)
+            awq__dequantize_group(packed, groups, row, group, group * size,
+                                  awq__min(size, packed->in_features - group * size), scale, out,
+                                  row - row_begin);
+    return AWQ_OK;
 }
 
 /* The fields of a group's last word that no input uses are 0. */

@@ -57,7 +57,8 @@
 #elif defined(AWQ__HWCAP) && (__GNUC__ >= 8 || (defined(__clang__) && __clang_major__ >= 16))
 #define AWQ__DOTPROD AWQ__TARGET(AWQ__ARM_BASE "+dotprod")
 #endif
-#if defined(__ARM_FEATURE_MATMUL_INT8)
+#if !defined(AWQ__DOTPROD)
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
 #define AWQ__I8MM
 #elif defined(AWQ__HWCAP) && (__GNUC__ >= 10 || (defined(__clang__) && __clang_major__ >= 16))
 #define AWQ__I8MM AWQ__TARGET(AWQ__ARM_BASE "+i8mm")
@@ -1614,6 +1615,7 @@ static void awq__store_plain(const float *sums, size_t sums_stride, size_t token
    point, so a row needs its sum of w (in `pair`) for A8, and z - c (in `zero`) for 8-bit weights:
        sum (q - z)(xs - m)  =  sum w xs  -  m * sum w  -  (z - c) * sum (xs - m)
    Here: the scales of a row block, c and z - c. */
+#ifndef AWQ__NEON
 static void awq__row_grids(const awq_packed *p, size_t cell, size_t row_block, awq__panel *panel,
                            unsigned char center[AWQ_ROW_STEP]) {
     float *scale = panel->scale + AWQ_ROW_STEP * row_block;
@@ -1630,6 +1632,7 @@ static void awq__row_grids(const awq_packed *p, size_t cell, size_t row_block, a
         if (panel->wide) center[r] = 128;
     }
 }
+#endif
 
 static awq__terms awq__slot_terms(const awq__panel *panel, const unsigned char *slot) {
     awq__terms terms;
@@ -1637,8 +1640,8 @@ static awq__terms awq__slot_terms(const awq__panel *panel, const unsigned char *
     return terms;
 }
 
-static int32_t awq__minus_m(const awq__panel *panel, awq__terms terms) {
-    return panel->precision == AWQ_A16 ? 0 : (int16_t)(uint16_t)((uint32_t)terms.pair & 0xffffu);
+static int32_t awq__minus_m(int a16, awq__terms terms) {
+    return a16 ? 0 : (int16_t)(uint16_t)((uint32_t)terms.pair & 0xffffu);
 }
 
 /* A set's multiply from its tile of at most 4 tokens. */
@@ -1659,6 +1662,48 @@ static int32_t awq__minus_m(const awq__panel *panel, awq__terms terms) {
    ============================================================================================== */
 
 #ifdef AWQ__NEON
+
+/* The zero points of a row block */
+AWQ__INLINE uint8x16_t awq__zeros_neon(const awq_packed *p, size_t cell) {
+    size_t bytes = awq__zero_bytes(p->quant.bits);
+    const unsigned char *at = p->data + p->zeros_offset + cell * bytes;
+    uint8x8_t z;
+    if (p->quant.symmetric) return vdupq_n_u8((uint8_t)(1 << (p->quant.bits - 1)));
+    if (bytes == AWQ_ROW_STEP) return vld1q_u8(at);
+    z = vld1_u8(at);
+    return vcombine_u8(vand_u8(z, vdup_n_u8(15)), vshr_n_u8(z, 4));
+}
+
+/* a - b of 16 bytes */
+AWQ__INLINE void awq__subtract_neon(uint8x16_t a, uint8x16_t b, int32x4_t to[4]) {
+    int16x8_t low = vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(a), vget_low_u8(b)));
+    int16x8_t high = vreinterpretq_s16_u16(vsubl_u8(vget_high_u8(a), vget_high_u8(b)));
+    to[0] = vmovl_s16(vget_low_s16(low));
+    to[1] = vmovl_s16(vget_high_s16(low));
+    to[2] = vmovl_s16(vget_low_s16(high));
+    to[3] = vmovl_s16(vget_high_s16(high));
+}
+
+/* The scales of rows 4r .. 4r + 3 of a row block */
+AWQ__INLINE float32x4_t awq__scales_neon(const awq_packed *p, size_t cell, size_t r) {
+    awq_dtype dtype = p->quant.scale_dtype;
+    const unsigned char *at =
+        p->data + p->scales_offset + (cell * AWQ_ROW_STEP + 4 * r) * awq_dtype_size(dtype);
+    uint16x4_t half;
+    if (dtype == AWQ_F32) return vreinterpretq_f32_u8(vld1q_u8(at));
+    half = vreinterpret_u16_u8(vld1_u8(at));
+    if (dtype == AWQ_BF16) return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(half), 16));
+#ifdef AWQ__ARM64
+    return vcvt_f32_f16(vreinterpret_f16_u16(half));
+#else
+    {
+        float scale[4];
+        size_t i;
+        for (i = 0; i < 4; i++) scale[i] = awq__half_to_float(awq__load_le16(at + 2 * i));
+        return vld1q_f32(scale);
+    }
+#endif
+}
 
 /* Two steps of 4 rows, less c, to the panel; `zip` joins them to 8 inputs a row. Returns sums of w,
    added to `sum`. */
@@ -1702,14 +1747,14 @@ AWQ__INLINE void awq__fill_rows_neon(const unsigned char *from, int packed4, siz
 AWQ__INLINE void awq__fill_panel_neon(const awq_packed *p, const awq__block *block, int zip,
                                       awq__panel *panel) {
     const unsigned char *from = block->words;
-    unsigned char center[AWQ_ROW_STEP], *bytes = panel->bytes[0][0];
+    unsigned char *bytes = panel->bytes[0][0];
     size_t given = awq__ceil_div(block->n, 4), even = awq__align(given, 2), r;
-    uint8x16x2_t twice;
-    uint8x16x2_t four[2];
-    awq__row_grids(p, block->cell, 0, panel, center);
-    twice = vzipq_u8(vld1q_u8(center), vld1q_u8(center));
+    uint8x16_t z = awq__zeros_neon(p, block->cell), center = panel->wide ? vdupq_n_u8(128) : z;
+    uint8x16x2_t twice = vzipq_u8(center, center), four[2];
+    int32x4_t zero[4];
     four[0] = vzipq_u8(twice.val[0], twice.val[0]);
     four[1] = vzipq_u8(twice.val[1], twice.val[1]);
+    awq__subtract_neon(z, center, zero);
     if (p->quant.bits < 4) {
         awq__split_words(from, p->quant.bits, block->n, panel->bytes[1][0]);
         from = panel->bytes[1][0];
@@ -1719,6 +1764,8 @@ AWQ__INLINE void awq__fill_panel_neon(const awq_packed *p, const awq__block *blo
         uint8x16_t c = four[r / 2].val[r % 2];
         if (p->quant.bits == 4) awq__fill_rows_neon(from, 1, given, zip, r, c, panel);
         else awq__fill_rows_neon(from, 0, given, zip, r, c, panel);
+        vst1q_s32(panel->zero + 4 * r, zero[r]);
+        vst1q_f32(panel->scale + 4 * r, awq__scales_neon(p, block->cell, r));
     }
     panel->steps = awq__align(given, 4);
     memset(bytes + 64 * even, 0, 64 * (panel->steps - even));
@@ -1728,19 +1775,25 @@ static void awq__fill_neon(const awq_packed *p, const awq__block *block, awq__pa
     awq__fill_panel_neon(p, block, 0, panel);
 }
 
+#ifdef AWQ__ARM64
+AWQ__INLINE float32x4_t awq__add_part_neon(float32x4_t y, int32x4_t sum, float sx,
+                                           float32x4_t scale) {
+    return vfmaq_f32(y, vmulq_n_f32(vcvtq_f32_s32(sum), sx), scale);
+}
+#endif
+
 /* sums of 16 rows += scale * (sx * (the dots and their zero points)) */
 AWQ__INLINE void awq__add_sums_neon(const awq__panel *panel, const unsigned char *slot,
                                     const int32x4_t sum[4], float *sums) {
     awq__terms terms = awq__slot_terms(panel, slot);
-    int32_t m = awq__minus_m(panel, terms);
+    int32_t m = awq__minus_m(panel->precision == AWQ_A16, terms);
     size_t r;
     AWQ__UNROLL for (r = 0; r < 4; r++) {
         int32x4_t v = vmlaq_n_s32(sum[r], vld1q_s32(panel->pair + 4 * r), m);
         v = vmlsq_n_s32(v, vld1q_s32(panel->zero + 4 * r), terms.sum);
 #ifdef AWQ__ARM64
-        vst1q_f32(sums + 4 * r, vfmaq_f32(vld1q_f32(sums + 4 * r),
-                                          vmulq_n_f32(vcvtq_f32_s32(v), terms.scale),
-                                          vld1q_f32(panel->scale + 4 * r)));
+        vst1q_f32(sums + 4 * r, awq__add_part_neon(vld1q_f32(sums + 4 * r), v, terms.scale,
+                                                   vld1q_f32(panel->scale + 4 * r)));
 #else /* vectors would lose denormals */
         int32_t s[4];
         size_t i;
@@ -1749,6 +1802,12 @@ AWQ__INLINE void awq__add_sums_neon(const awq__panel *panel, const unsigned char
             sums[4 * r + i] += panel->scale[4 * r + i] * (terms.scale * (float)s[i]);
 #endif
     }
+}
+
+AWQ__INLINE int8x16_t awq__spread_neon(const unsigned char *p) {
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return vreinterpretq_s8_s32(vdupq_n_s32(v));
 }
 
 /* A set's tile and its multiply from its dots: sum[token][4 rows] += panel * one plane. */
@@ -1796,8 +1855,84 @@ AWQ__INLINE AWQ__DOTPROD void awq__dots_dotprod(const awq__panel *panel, const u
 
 AWQ__MULTIPLY_NEON(dotprod, AWQ__DOTPROD)
 
+/* sum[0] += a row block's words times x, sum[1] += the words times y, or their own sum */
+AWQ__INLINE AWQ__DOTPROD void awq__words_dotprod(const unsigned char *from, int bits, size_t words,
+                                                 const unsigned char *x, const unsigned char *y,
+                                                 int32x4_t sum[2][4]) {
+    const int8x8_t ones = vdup_n_s8(1);
+    size_t i, r;
+    for (i = 0; i < words; i++, from += 64) {
+        if (bits == 4) {
+            int8x8_t u = vld1_s8((const int8_t *)x);
+            int8x8_t v = y ? vld1_s8((const int8_t *)y) : ones;
+            AWQ__UNROLL for (r = 0; r < 4; r++) {
+                uint8x16_t w = vld1q_u8(from + 16 * r);
+                int8x16_t a = vreinterpretq_s8_u8(vandq_u8(w, vdupq_n_u8(15)));
+                int8x16_t b = vreinterpretq_s8_u8(vshrq_n_u8(w, 4));
+                sum[0][r] = vdotq_lane_s32(vdotq_lane_s32(sum[0][r], a, u, 0), b, u, 1);
+                sum[1][r] = vdotq_lane_s32(vdotq_lane_s32(sum[1][r], a, v, 0), b, v, 1);
+            }
+        } else {
+            int8x16_t u = awq__spread_neon(x);
+            int8x16_t v = y ? awq__spread_neon(y) : vcombine_s8(ones, ones);
+            AWQ__UNROLL for (r = 0; r < 4; r++) {
+                uint8x16_t w = veorq_u8(vld1q_u8(from + 16 * r), vdupq_n_u8(128));
+                sum[0][r] = vdotq_s32(sum[0][r], vreinterpretq_s8_u8(w), u);
+                sum[1][r] = vdotq_s32(sum[1][r], vreinterpretq_s8_u8(w), v);
+            }
+        }
+        x += bits == 4 ? 8 : 4;
+        if (y) y += bits == 4 ? 8 : 4;
+    }
+}
+
+/* One row block times one token */
+AWQ__INLINE AWQ__DOTPROD void awq__row_block_dotprod(const awq_packed *p,
+                                                     const awq__few_tokens *few, size_t token,
+                                                     size_t row, int bits, int a16, float *sums) {
+    size_t in = p->in_features, size = awq__group_size(in, p->quant.group_size), begin, left, n, r;
+    size_t cell = row / AWQ_ROW_STEP * awq__ceil_div(in, size);
+    const unsigned char *from = p->data + awq__word_at(p, row, 0), *x = few->slots[token];
+    const uint8x16_t center = vdupq_n_u8(bits == 4 ? 0 : 128);
+    float32x4_t y[4];
+    AWQ__UNROLL for (r = 0; r < 4; r++) y[r] = vdupq_n_f32(0);
+    for (begin = 0; begin < in; begin += size, cell++) {
+        int32x4_t zero[4];
+        awq__subtract_neon(awq__zeros_neon(p, cell), center, zero);
+        for (left = awq__min(size, in - begin); left; left -= n, x += few->block_step) {
+            int32x4_t sum[2][4];
+            awq__terms terms;
+            size_t words;
+            n = awq__min(left, AWQ__CHUNK);
+            words = bits == 4 ? awq__ceil_div(n, 8) : awq__ceil_div(n, 4);
+            memcpy(&terms, x + (a16 ? 2 : 1) * few->inputs, sizeof terms);
+            AWQ__UNROLL for (r = 0; r < 4; r++) sum[0][r] = sum[1][r] = vdupq_n_s32(0);
+            awq__words_dotprod(from, bits, words, x, a16 ? x + few->inputs : NULL, sum);
+            from += 64 * words;
+            AWQ__UNROLL for (r = 0; r < 4; r++) {
+                int32x4_t v = a16 ? vaddq_s32(vshlq_n_s32(sum[0][r], 8), sum[1][r])
+                                  : vmlaq_n_s32(sum[0][r], sum[1][r], awq__minus_m(0, terms));
+                v = vmlsq_n_s32(v, zero[r], terms.sum);
+                y[r] = awq__add_part_neon(y[r], v, terms.scale, awq__scales_neon(p, cell, r));
+            }
+        }
+    }
+    AWQ__UNROLL for (r = 0; r < 4; r++) vst1q_f32(sums + 4 * r, y[r]);
+}
+
+AWQ__DOTPROD static void awq__few_dotprod(const awq_packed *p, const awq__few_tokens *few,
+                                          size_t row, size_t spread, size_t streams, float *sums) {
+    size_t t;
+    for (; streams; streams--, row += spread * AWQ_ROW_STEP)
+        for (t = 0; t < few->tokens; t++, sums += AWQ_ROW_STEP) {
+            if (p->quant.bits == 8) awq__row_block_dotprod(p, few, t, row, 8, few->a16, sums);
+            else if (few->a16) awq__row_block_dotprod(p, few, t, row, 4, 1, sums);
+            else awq__row_block_dotprod(p, few, t, row, 4, 0, sums);
+        }
+}
+
 #define awq__fill_dotprod awq__fill_neon
-AWQ__MATMUL_PLAIN(dotprod, AWQ_ROW_STEP, NULL)
+AWQ__MATMUL_PLAIN(dotprod, AWQ_ROW_STEP, awq__few_dotprod)
 
 #endif /* AWQ__DOTPROD */
 
@@ -1838,7 +1973,7 @@ AWQ__INLINE AWQ__I8MM void awq__dots_i8mm(const awq__panel *panel, const unsigne
 }
 
 AWQ__MULTIPLY_NEON(i8mm, AWQ__I8MM)
-AWQ__MATMUL_PLAIN(i8mm, AWQ_ROW_STEP, NULL)
+AWQ__MATMUL_PLAIN(i8mm, AWQ_ROW_STEP, awq__few_dotprod)
 
 #endif /* AWQ__I8MM */
 
@@ -1850,12 +1985,6 @@ AWQ__INLINE int32x4_t awq__pairs_neon(int32x4_t a, int32x4_t b) {
     return vcombine_s32(vpadd_s32(vget_low_s32(a), vget_high_s32(a)),
                         vpadd_s32(vget_low_s32(b), vget_high_s32(b)));
 #endif
-}
-
-AWQ__INLINE int8x16_t awq__spread_neon(const unsigned char *p) {
-    int32_t v;
-    memcpy(&v, p, sizeof v);
-    return vreinterpretq_s8_s32(vdupq_n_s32(v));
 }
 
 /* 8 rows: |w| <= 15, so 16 products of bytes add up in 16 bits. */
@@ -1984,7 +2113,7 @@ AWQ__INLINE void awq__tile_of_wasm(const awq__panel *panel, const unsigned char 
     size_t k, t, r;
     AWQ__UNROLL for (t = 0; t < tokens; t++) {
         terms[t] = awq__slot_terms(panel, slots + t * slot_size);
-        m[t] = wasm_i16x8_splat((int16_t)-awq__minus_m(panel, terms[t]));
+        m[t] = wasm_i16x8_splat((int16_t)-awq__minus_m(panel->precision == AWQ_A16, terms[t]));
         AWQ__UNROLL for (r = 0; r < 4; r++) sum[t][r] = wasm_i32x4_const_splat(0);
     }
     for (k = 0; k < panel->steps; k += 2, w += 256, x += 8) {
@@ -2095,8 +2224,8 @@ static void awq__fill_rvv(const awq_packed *p, const awq__block *block, awq__pan
     }
 }
 
-/* A tile of the tokens that EACH(X) names: 16 products |w x| <= 15 * 128 add up in 16 bits, those of
-   8-bit weights in 32. */
+/* A tile of the tokens that EACH(X) names: 16 products |w x| <= 15 * 128 add up in 16 bits, those
+   of 8-bit weights in 32. */
 #define AWQ__TILE_RVV(name, EACH)                                                                  \
     static void name(const awq__panel *panel, const unsigned char *slots, size_t slot_size,        \
                      float *sums) {                                                                \
@@ -2135,7 +2264,7 @@ AWQ__INLINE void awq__add_sums_rvv(const awq__panel *panel, const unsigned char 
                                    vint32m4_t sum, float *sums) {
     awq__terms terms = awq__slot_terms(panel, slot);
     vfloat32m4_t part;
-    sum = __riscv_vmacc_vx_i32m4(sum, awq__minus_m(panel, terms),
+    sum = __riscv_vmacc_vx_i32m4(sum, awq__minus_m(panel->precision == AWQ_A16, terms),
                                  __riscv_vle32_v_i32m4(panel->pair, vl), vl);
     sum = __riscv_vnmsac_vx_i32m4(sum, terms.sum, __riscv_vle32_v_i32m4(panel->zero, vl), vl);
     part = __riscv_vfmul_vf_f32m4(__riscv_vfcvt_f_x_v_f32m4(sum, vl), terms.scale, vl);

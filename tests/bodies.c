@@ -563,6 +563,28 @@ static int check_lossless(const awq_kernels *k, pool *p, rng *r, const awq_tenso
     return failures + compare_tensors(&back, t);
 }
 
+/*  Any rows of packed bytes as numbers are those of the tensor.                                  */
+static int check_packed_dequantize(const awq_kernels *k, pool *p, rng *r, const awq_tensor *t)
+{
+    size_t size, in = t->in_features, begin = random_cut(r, t->out_features), c;
+    size_t rows = t->out_features - begin;
+    void *memory = pack_all(k, p, r, t, &size);
+    float *scale = pool_floats(p, in);
+    float *expected = pool_floats(p, t->out_features * in);
+    float *got = pool_floats(p, rows * in);
+    awq_matrix all = awq_matrix_view(expected, AWQ_F32, t->out_features, in);
+    awq_packed packed;
+    int failures = 0;
+
+    for (c = 0; c < in; c++) scale[c] = 0.5f + (float)rng_below(r, 100);
+    CHECK(awq_packed_open(&packed, memory, size) == AWQ_OK, "open");
+    CHECK(awq_dequantize(t, scale, all, 0, t->out_features) == AWQ_OK, "dequantize");
+    CHECK(awq_packed_dequantize(&packed, scale, awq_matrix_view(got, AWQ_F32, rows, in), begin,
+                                t->out_features) == AWQ_OK, "packed_dequantize");
+    CHECK(memcmp(got, expected + begin * in, rows * in * sizeof *got) == 0, "rows from %zu", begin);
+    return failures;
+}
+
 static int check_quantize_packed(const awq_kernels *k, pool *p, rng *r)
 {
     quantizing z = new_quantizing(p, r);
@@ -591,6 +613,7 @@ int body_pack(const awq_kernels *k, uint64_t seed, int cases)
         awq_tensor t = random_tensor(&p, &r, random_quant(&r), 1 + rng_below(&r, 70),
                                      1 + rng_below(&r, 300));
         failures += check_lossless(k, &p, &r, &t);
+        failures += check_packed_dequantize(k, &p, &r, &t);
         failures += check_quantize_packed(k, &p, &r);
         failures += pool_release(&p);
     }

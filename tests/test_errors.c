@@ -725,8 +725,16 @@ TEST(dequantize_and_fake_quantize)
     REFUSED(awq_dequantize(&g->tensor, NULL, with_dtype(out, BAD_DTYPE), 0, OUT), AWQ_ERR_DTYPE);
     REFUSED(awq_dequantize(&g->tensor, NULL, out, 0, OUT + 1), AWQ_ERR_RANGE);
     REFUSED(awq_dequantize(&g->tensor, NULL, out, 2, 1), AWQ_ERR_RANGE);
+    REFUSED(awq_packed_dequantize(NULL, NULL, out, 0, OUT), AWQ_ERR_NULL);
+    REFUSED(awq_packed_dequantize(&g->packed, NULL, with_data(out, NULL), 0, OUT), AWQ_ERR_NULL);
+    REFUSED(awq_packed_dequantize(&g->packed, NULL, with_cols(out, IN - 1), 0, OUT), AWQ_ERR_SHAPE);
+    REFUSED(awq_packed_dequantize(&g->packed, NULL, out, 0, OUT - 1), AWQ_ERR_SHAPE);
+    REFUSED(awq_packed_dequantize(&g->packed, NULL, with_dtype(out, BAD_DTYPE), 0, OUT),
+            AWQ_ERR_DTYPE);
+    REFUSED(awq_packed_dequantize(&g->packed, NULL, out, 1, OUT + 1), AWQ_ERR_RANGE);
     g->scale[3] = 0;
     REFUSED(awq_dequantize(&g->tensor, g->scale, out, 0, OUT), AWQ_ERR_DATA);
+    REFUSED(awq_packed_dequantize(&g->packed, g->scale, out, 0, OUT), AWQ_ERR_DATA);
     REFUSED(awq_fake_quantize(NULL, QUANT, w, NULL, NULL, out, 0, OUT, NULL), AWQ_ERR_NULL);
     REFUSED(awq_fake_quantize(kernels, with_bits(1), w, NULL, NULL, out, 0, OUT, NULL),
             AWQ_ERR_CONFIG);

@@ -147,54 +147,6 @@ static bool prepare(apply_job *job, failure *why)
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-/*  Rows of a packed tensor stand in blocks of AWQ_ROW_STEP: the block of `row`, up to that row. */
-static awq_packed block_up_to(const awq_packed *all, size_t row)
-{
-    size_t block = row / AWQ_ROW_STEP, blocks = (all->out_features - 1) / AWQ_ROW_STEP + 1;
-    size_t groups = awq_group_count(all->in_features, all->quant.group_size);
-    size_t zero_bytes = all->quant.bits <= 4 ? AWQ_ROW_STEP / 2 : AWQ_ROW_STEP;
-    awq_packed view = *all;
-
-    view.out_features = row % AWQ_ROW_STEP + 1;
-    view.q_offset += block * ((all->scales_offset - all->q_offset) / blocks);
-    view.scales_offset += block * groups * AWQ_ROW_STEP * awq_dtype_size(all->quant.scale_dtype);
-    view.zeros_offset += block * groups * zero_bytes;
-    return view;
-}
-
-/*  Row `row` of a tensor as a tensor. */
-static awq_tensor one_row(const awq_tensor *all, size_t row)
-{
-    size_t groups = awq_group_count(all->in_features, all->quant.group_size);
-    awq_tensor one = *all;
-
-    one.out_features = 1;
-    one.q += row * all->in_features;
-    one.zeros += row * groups;
-    one.scales = (char *)all->scales + row * groups * awq_dtype_size(all->quant.scale_dtype);
-    return one;
-}
-
-static bool packed_row(const awq_packed *packed, size_t row, float *out, failure *why)
-{
-    awq_packed block = block_up_to(packed, row);
-    size_t rows = block.out_features, columns = packed->in_features;
-    size_t size = awq_tensor_size(packed->quant, rows, columns);
-    awq_kernels kernels = awq_kernels_portable();
-    void *memory = malloc(size);
-    awq_tensor tensor, last;
-    awq_status status = AWQ_ERR_MEMORY;
-
-    if (memory) status = awq_tensor_init(&tensor, packed->quant, rows, columns, memory, size);
-    if (status == AWQ_OK) status = awq_unpack(&kernels, &block, &tensor, 0, rows);
-    if (status == AWQ_OK) {
-        last = one_row(&tensor, rows - 1);
-        status = awq_dequantize(&last, NULL, awq_matrix_view(out, AWQ_F32, 1, columns), 0, 1);
-    }
-    free(memory);
-    return status == AWQ_OK ? true : fail(why, "row %zu: %s", row, awq_status_string(status));
-}
-
 static void plain_row(const linear *l, size_t row, float *out)
 {
     if (l->weight)
@@ -205,9 +157,12 @@ static void plain_row(const linear *l, size_t row, float *out)
 
 bool linear_row(const linear *l, size_t row, float *out, failure *why)
 {
-    if (l->packed.data) return packed_row(&l->packed, row, out, why);
-    plain_row(l, row, out);
-    return true;
+    awq_matrix view = awq_matrix_view(out, AWQ_F32, 1, l->in_features);
+    awq_status status = AWQ_OK;
+
+    if (l->packed.data) status = awq_packed_dequantize(&l->packed, NULL, view, row, row + 1);
+    else plain_row(l, row, out);
+    return status == AWQ_OK ? true : fail(why, "row %zu: %s", row, awq_status_string(status));
 }
 
 typedef struct decode_job {
