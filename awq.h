@@ -346,11 +346,15 @@ AWQDEF awq_search_config awq_search_preset(awq_preset preset, awq_quant quant);
     Shapes    weights: weight_count views (out_features_i, in_features); scale [in_features];
               loss_curve [grid_points] or NULL: the whole curve (inf where s was not usable)
     Memory    scratch: awq_search_scratch_size() bytes, aligned for double; 0 from it: overflow.
-              AWQ_LOSS_ROWS needs 4 * tokens * in_features bytes, the sketch 4 * rows * in_features.
+              AWQ_LOSS_ROWS needs 4 * tokens * in_features bytes, the sketch 4 * rows * in_features;
+              every worker 72 * in_features + 256 * tokens (or rows of the sketch) more.
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA (where->matrix: which weight; weight_count:
               the rows of X), SCALE, CALLBACK
     Threads   pure; work is spread over `parallel`, losses are reduced in a fixed order in double
-    Numerics  Q uses scales rounded to quant.scale_dtype; the peers' searches do not: AWQ_F32
+    Numerics  Q uses scales rounded to quant.scale_dtype; the peers' searches do not: AWQ_F32.
+              From 65536 outputs (rows of all weights * tokens) on, sets other than portable round
+              the errors Q(u) - u to 8 bits and x / s to A16 (rows) or A8 (sketch): a loss is then
+              within about 1e-4 (sketch: 1e-3), and candidates that close may change places.
     Source    llm-awq auto_scale.py; AutoAWQ quantizer.py; Keras awq.py */
 AWQDEF size_t     awq_search_scratch_size(const awq_inputs *inputs, const awq_matrix *weights,
                                           size_t weight_count, const awq_parallel *parallel);
@@ -677,7 +681,8 @@ typedef enum awq_cpu {
     AWQ_CPU_DOTPROD     =  32,
     AWQ_CPU_I8MM        =  64,
     AWQ_CPU_RVV         = 128,
-    AWQ_CPU_WASM_SIMD   = 256
+    AWQ_CPU_WASM_SIMD   = 256,
+    AWQ_CPU_AMX         = 512       /* see awq_cpu_features */
 } awq_cpu;
 
 /*  The specification, in portable C.                                                             */
@@ -687,7 +692,8 @@ AWQDEF awq_kernels awq_kernels_portable(void);
 AWQDEF awq_kernels awq_kernels_best(void);
 /*  All sets that can run here, fastest first; writes up to `capacity`, returns how many exist.   */
 AWQDEF size_t      awq_kernels_list(awq_kernels *out, size_t capacity);
-/*  The awq_cpu bits of this processor and operating system.                                      */
+/*  The awq_cpu bits of this processor and operating system. AMX is among them only if the process
+    has asked for its registers before; Linux: syscall(SYS_arch_prctl, 0x1023, 18).               */
 AWQDEF uint32_t    awq_cpu_features(void);
 /*  The sets that need no other features than these: to test with fewer than there are, or where a
     host knows better than detection.                                                             */
@@ -1315,11 +1321,13 @@ static void awq__load_scaled_portable(const void *from, awq_dtype dtype, const f
         for (i = 0; i < n; i++) u[i] *= scale[i];
 }
 
-static void awq__load_scaled(const awq__source *src, size_t row, size_t col, size_t n, float clip,
-                             float *u) {
-    size_t i;
+static void awq__load_scaled(const awq__source *src, size_t row, size_t col, size_t n, float *u) {
     src->k->load_scaled(awq__at(src->weight, row, col), src->weight.dtype,
                         src->scale ? src->scale + col : NULL, n, u);
+}
+
+static void awq__clip(float *u, size_t n, float clip) {
+    size_t i;
     if (clip < FLT_MAX)
         for (i = 0; i < n; i++) u[i] = u[i] > clip ? clip : u[i] < -clip ? -clip : u[i];
 }
@@ -1369,16 +1377,16 @@ static awq_status awq__fit_range(const awq_quant *quant, float lo, float hi, awq
     return awq__is_finite(grid->scale * reach) ? AWQ_OK : AWQ_ERR_SCALE;
 }
 
-/* The range of u in columns [begin, end) of a row; it includes 0. */
+/* The range of u in columns [begin, end) of a row; it includes 0. The last chunk stays in u. */
 static awq_status awq__group_range(const awq__source *src, size_t row, size_t begin, size_t end,
-                                   float clip, float *lo, float *hi, awq_where *where) {
-    float u[AWQ__CHUNK];
+                                   float clip, float u[AWQ__CHUNK], float *lo, float *hi,
+                                   awq_where *where) {
     size_t col;
     *lo = *hi = 0;
     if (!(clip >= 0)) return awq__fail(where, AWQ_ERR_DATA, 0, row, begin);
     for (col = begin; col < end; col += AWQ__CHUNK) {
         size_t n = awq__min(AWQ__CHUNK, end - col);
-        awq__load_scaled(src, row, col, n, FLT_MAX, u); /* a clip must not hide an infinity */
+        awq__load_scaled(src, row, col, n, u);
         if (!src->k->widen_range(u, n, lo, hi))
             return awq__fail(where, AWQ_ERR_DATA, 0, row, col + awq__find_bad(u, n));
     }
@@ -1388,31 +1396,32 @@ static awq_status awq__group_range(const awq__source *src, size_t row, size_t be
 }
 
 static awq_status awq__fit_group(const awq__source *src, const awq_quant *quant, size_t row,
-                                 size_t begin, size_t end, float clip, awq__grid *grid,
-                                 awq_where *where) {
+                                 size_t begin, size_t end, float clip, float u[AWQ__CHUNK],
+                                 awq__grid *grid, awq_where *where) {
     float lo, hi;
-    AWQ__TRY(awq__group_range(src, row, begin, end, clip, &lo, &hi, where));
+    AWQ__TRY(awq__group_range(src, row, begin, end, clip, u, &lo, &hi, where));
     return awq__fit_range(quant, lo, hi, grid) == AWQ_OK
                ? AWQ_OK
                : awq__fail(where, AWQ_ERR_SCALE, 0, row, begin);
 }
 
-/* q of n <= AWQ__CHUNK columns */
-static void awq__round_chunk(const awq__source *src, const awq_quant *quant, size_t row, size_t col,
-                             size_t n, float clip, awq__grid grid, uint8_t *q) {
-    float u[AWQ__CHUNK];
-    awq__load_scaled(src, row, col, n, clip, u);
+/* q of n <= AWQ__CHUNK columns, whose u is loaded; it is clipped here */
+static void awq__round_chunk(const awq__source *src, const awq_quant *quant, size_t n, float clip,
+                             awq__grid grid, float *u, uint8_t *q) {
+    awq__clip(u, n, clip);
     src->k->round_weights(u, n, grid.scale, grid.zero, awq__levels(quant->bits), q);
 }
 
 /* out = Q(u) / s: what columns [begin, end) become */
 static void awq__fake_group(const awq__source *src, const awq_quant *quant, size_t row,
                             size_t begin, size_t end, float clip, awq__grid grid, float *out) {
+    float u[AWQ__CHUNK];
     uint8_t q[AWQ__CHUNK];
     size_t col, i;
     for (col = begin; col < end; col += AWQ__CHUNK, out += AWQ__CHUNK) {
         size_t n = awq__min(AWQ__CHUNK, end - col);
-        awq__round_chunk(src, quant, row, col, n, clip, grid, q);
+        awq__load_scaled(src, row, col, n, u);
+        awq__round_chunk(src, quant, n, clip, grid, u, q);
         for (i = 0; i < n; i++) out[i] = ((float)q[i] - grid.zero) * grid.scale;
         if (src->scale)
             for (i = 0; i < n; i++) out[i] /= src->scale[col + i];
@@ -1438,9 +1447,10 @@ static awq_status awq__check_groups(const awq__source *source, const awq_quant *
     size_t row, begin, in = source->weight.cols, size = awq__group_size(in, quant->group_size);
     for (row = 0; row < source->weight.rows; row++)
         for (begin = 0; begin < in; begin += size) {
+            float u[AWQ__CHUNK];
             awq__grid grid;
             AWQ__TRY(awq__fit_group(source, quant, row, begin, awq__min(begin + size, in), FLT_MAX,
-                                    &grid, where));
+                                    u, &grid, where));
         }
     return AWQ_OK;
 }
@@ -1656,8 +1666,9 @@ static int awq__error_row(const awq__loss_task *task, size_t row, float *d) {
     size = awq__group_size(in, task->quant->group_size);
     for (begin = 0; begin < in; begin += size) {
         size_t end = awq__min(begin + size, in);
+        float u[AWQ__CHUNK];
         awq__grid grid;
-        if (awq__fit_group(&task->source, task->quant, row, begin, end, FLT_MAX, &grid, NULL) !=
+        if (awq__fit_group(&task->source, task->quant, row, begin, end, FLT_MAX, u, &grid, NULL) !=
             AWQ_OK)
             return 0;
         awq__error_group(&task->source, task->quant, row, begin, end, FLT_MAX, grid, d + begin);
@@ -1906,7 +1917,7 @@ static awq_status awq__search_stats(awq__search_state *state, const awq_search_c
     if (awq__reads_weights(config->rule))
         AWQ__TRY(awq_weight_stat(weights, weight_count, config->quant.group_size,
                                  state->weight_stat, where));
-    else
+    else if (inputs->loss == AWQ_LOSS_CALLBACK) /* other losses notice by themselves */
         for (i = 0; i < weight_count; i++) AWQ__TRY(awq__check_finite(weights[i], i, where));
     AWQ__TRY(
         awq_stats_get(inputs->stats, by_maximum ? AWQ_ABS_MAX : AWQ_ABS_MEAN, state->act_stat));
@@ -2234,7 +2245,7 @@ static float awq__group_peak(const awq__source *src, size_t row, size_t begin, s
     size_t col, i;
     for (col = begin; col < end; col += AWQ__CHUNK) {
         size_t n = awq__min(AWQ__CHUNK, end - col);
-        awq__load_scaled(src, row, col, n, FLT_MAX, u);
+        awq__load_scaled(src, row, col, n, u);
         for (i = 0; i < n; i++) peak = awq__abs(u[i]) > peak ? awq__abs(u[i]) : peak;
     }
     return peak;
@@ -2252,10 +2263,11 @@ static float awq__clip_group(const awq__clip_state *state, size_t row, size_t be
         int count = points - i < AWQ__ROWS ? points - i : AWQ__ROWS;
         float bound[AWQ__ROWS];
         for (j = 0; j < count; j++) {
+            float u[AWQ__CHUNK];
             awq__grid grid;
             bound[j] = peak * (float)(1.0 - (double)(i + j) / config->grid_steps);
-            (void)awq__fit_group(&state->source, &config->quant, row, begin, end, bound[j], &grid,
-                                 NULL);
+            (void)awq__fit_group(&state->source, &config->quant, row, begin, end, bound[j], u,
+                                 &grid, NULL);
             awq__error_group(&state->source, &config->quant, row, begin, end, bound[j], grid,
                              d + (size_t)j * n);
         }
@@ -2380,6 +2392,7 @@ typedef void awq__emit(void *to, size_t row, size_t group, size_t k, size_t n, a
 static awq_status awq__quantize_rows(const awq__source *source, const awq_quant *quant,
                                      awq__emit *emit, void *to, size_t row_begin, size_t row_end,
                                      awq_where *where) {
+    float u[AWQ__CHUNK];
     uint8_t q[AWQ__CHUNK];
     size_t row, group, col, in = source->weight.cols, size = awq__group_size(in, quant->group_size);
     size_t groups = awq__ceil_div(in, size);
@@ -2389,10 +2402,11 @@ static awq_status awq__quantize_rows(const awq__source *source, const awq_quant 
             size_t begin = group * size, end = awq__min(begin + size, in);
             float clip = source->clip_max ? source->clip_max[row * groups + group] : FLT_MAX;
             awq__grid grid;
-            AWQ__TRY(awq__fit_group(source, quant, row, begin, end, clip, &grid, where));
+            AWQ__TRY(awq__fit_group(source, quant, row, begin, end, clip, u, &grid, where));
             for (col = begin; col < end; col += AWQ__CHUNK) {
                 size_t n = awq__min(AWQ__CHUNK, end - col);
-                awq__round_chunk(source, quant, row, col, n, clip, grid, q);
+                if (size > AWQ__CHUNK) awq__load_scaled(source, row, col, n, u);
+                awq__round_chunk(source, quant, n, clip, grid, u, q);
                 emit(to, row, group, col - begin, n, grid, q);
             }
         }
@@ -2785,24 +2799,34 @@ static uint32_t awq__join_word(const uint32_t *layers, unsigned width) {
 }
 
 /* Word `part` of the three that hold 32 inputs of 3 bits. */
-static uint32_t awq__join_3(const uint32_t *layers, size_t part) {
+static uint32_t awq__join_3(const uint8_t *q, size_t part) {
     unsigned drop = part < 2 ? 0 : 2, f;
     uint32_t mask = part < 2 ? 0x03030303u : 0x01010101u, bits[8];
-    for (f = 0; f < 8; f++) bits[f] = (layers[f] >> drop) & mask;
+    memcpy(bits, q, sizeof bits);
+    for (f = 0; f < 8; f++) bits[f] = (bits[f] >> drop) & mask;
     return part < 2 ? awq__join_word(bits + 4 * part, 2) : awq__join_word(bits, 1);
+}
+
+/* One word of `width` bits per input. */
+static uint32_t awq__join(const uint8_t *q, unsigned width) {
+    uint32_t layers[4];
+    memcpy(layers, q, 32 / width);
+    return awq__join_word(layers, width);
 }
 
 /* The opposite of awq__unpack_chunk: n <= AWQ__CHUNK inputs to the words of a row from `at` on. */
 static void awq__pack_chunk(int bits, unsigned char *at, size_t n, const uint8_t *q) {
-    uint32_t layers[AWQ__CHUNK / 4];
+    uint8_t padded[AWQ__CHUNK];
     size_t words = awq__words(bits, n), i;
-    if (n < AWQ__CHUNK) memset(layers, 0, sizeof layers);
-    memcpy(layers, q, n);
+    if (n % 32) {
+        memset(padded, 0, sizeof padded);
+        q = (const uint8_t *)memcpy(padded, q, n);
+    }
     for (i = 0; i < words; i++, at += 4 * AWQ_ROW_STEP) {
-        uint32_t v = bits == 4   ? awq__join_word(layers + 2 * i, 4)
-                     : bits == 8 ? layers[i]
-                     : bits == 2 ? awq__join_word(layers + 4 * i, 2)
-                                 : awq__join_3(layers + i / 3 * 8, i % 3);
+        uint32_t v = bits == 4   ? awq__join(q + 8 * i, 4)
+                     : bits == 8 ? awq__join(q + 4 * i, 8)
+                     : bits == 2 ? awq__join(q + 16 * i, 2)
+                                 : awq__join_3(q + i / 3 * 32, i % 3);
         memcpy(at, &v, sizeof v);
     }
 }
@@ -2897,21 +2921,21 @@ AWQDEF awq_status awq_unpack(const awq_kernels *k, const awq_packed *packed, awq
 
 typedef struct awq__packing {
     awq_packed shape;
-    unsigned char *memory, *at; /* where the words of the present group begin */
+    unsigned char *memory, *at; /* where the words of the present row begin */
+    size_t groups, group_step;  /* of a row, and bytes from one to the next */
 } awq__packing;
 
 static void awq__emit_packed(void *to, size_t row, size_t group, size_t k, size_t n, awq__grid grid,
                              const uint8_t *q) {
     awq__packing *packing = (awq__packing *)to;
     const awq_packed *p = &packing->shape;
-    size_t size = awq__group_size(p->in_features, p->quant.group_size);
-    if (k == 0) {
-        packing->at =
-            packing->memory + awq__word_at(p, row, group * awq__words(p->quant.bits, size));
-        awq__pack_grid(p, packing->memory, awq__ceil_div(p->in_features, size), row, group,
-                       grid.scale, (unsigned)(int)grid.zero);
-    }
-    awq__pack_chunk(p->quant.bits, packing->at + awq__chunk_at(p->quant.bits, k), n, q);
+    if (k == 0 && group == 0) packing->at = packing->memory + awq__word_at(p, row, 0);
+    if (k == 0)
+        awq__pack_grid(p, packing->memory, packing->groups, row, group, grid.scale,
+                       (unsigned)(int)grid.zero);
+    awq__pack_chunk(p->quant.bits,
+                    packing->at + group * packing->group_step + awq__chunk_at(p->quant.bits, k), n,
+                    q);
 }
 
 AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, const float *scale,
@@ -2924,7 +2948,12 @@ AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, c
     AWQ__TRY(awq__check_weight(weight, packing.shape.in_features));
     if (weight.rows != packing.shape.out_features) return AWQ_ERR_SHAPE;
     AWQ__TRY(awq__check_range(row_begin, row_end, weight.rows, AWQ_ROW_STEP));
-    packing.memory = (unsigned char *)memory;
+    packing.memory = packing.at = (unsigned char *)memory;
+    packing.groups = awq_group_count(weight.cols, packing.shape.quant.group_size);
+    packing.group_step =
+        awq__words(packing.shape.quant.bits,
+                   awq__group_size(weight.cols, packing.shape.quant.group_size)) *
+        4 * AWQ_ROW_STEP;
     source.k = k;
     source.weight = weight;
     source.scale = scale;
@@ -3096,16 +3125,15 @@ static int awq__prepare_inputs(awq__loss_task *task, awq__evidence *e, const flo
                        NULL) == AWQ_OK;
 }
 
-/* One group of a row, as row `lane` of the tensor. */
-static int awq__pack_errors(const awq__loss_task *task, size_t row, size_t begin, size_t end,
-                            const awq_packed *p, size_t lane, unsigned char *memory) {
+/* One group of a row to bytes; returns their scale, or 0 if the group cannot be quantized. */
+static float awq__pack_errors(const awq__loss_task *task, size_t row, size_t begin, size_t end,
+                              unsigned char *at) {
     const awq__source *src = &task->source;
-    size_t size = awq__group_size(p->in_features, p->quant.group_size), group = begin / size, col;
-    unsigned char *at = memory + awq__word_at(p, lane, group * awq__words(8, size));
     float lo, hi, lowest, highest, reach = 0.5f, over, under, u[AWQ__CHUNK];
     uint8_t e[AWQ__CHUNK];
     awq__grid grid;
-    if (awq__group_range(src, row, begin, end, FLT_MAX, &lo, &hi, NULL) != AWQ_OK) return 0;
+    size_t col;
+    if (awq__group_range(src, row, begin, end, FLT_MAX, u, &lo, &hi, NULL) != AWQ_OK) return 0;
     if (awq__fit_range(task->quant, lo, hi, &grid) != AWQ_OK) return 0;
     lowest = -grid.zero;
     highest = awq__levels(task->quant->bits) - grid.zero;
@@ -3113,13 +3141,25 @@ static int awq__pack_errors(const awq__loss_task *task, size_t row, size_t begin
     under = lowest - lo / grid.scale;
     reach = over > reach ? over : reach;
     reach = under > reach ? under : reach;
-    awq__pack_grid(p, memory, awq__ceil_div(p->in_features, size), lane, group,
-                   grid.scale * (reach / 127), 128);
     for (col = begin; col < end; col += AWQ__CHUNK, at += AWQ__CHUNK * AWQ_ROW_STEP) {
         size_t n = awq__min(AWQ__CHUNK, end - col);
-        awq__load_scaled(src, row, col, n, FLT_MAX, u);
+        if (end - begin > AWQ__CHUNK) awq__load_scaled(src, row, col, n, u);
         src->k->round_errors(u, n, grid.scale, lowest, highest, 127 / reach, e);
         awq__pack_chunk(8, at, n, e);
+    }
+    return grid.scale * (reach / 127);
+}
+
+/* A row of W as row `lane` of the tensor; 0 if it cannot be quantized. */
+static int awq__pack_error_row(const awq__loss_task *task, size_t row, const awq_packed *p,
+                               size_t lane, unsigned char *memory) {
+    size_t in = p->in_features, size = awq__group_size(in, p->quant.group_size), begin, group;
+    size_t groups = awq__ceil_div(in, size), step = awq__words(8, size) * 4 * AWQ_ROW_STEP;
+    unsigned char *at = memory + awq__word_at(p, lane, 0);
+    for (begin = group = 0; begin < in; begin += size, group++, at += step) {
+        float scale = awq__pack_errors(task, row, begin, awq__min(begin + size, in), at);
+        if (!(scale > 0)) return 0;
+        awq__pack_grid(p, memory, groups, lane, group, scale, 128);
     }
     return 1;
 }
@@ -3127,29 +3167,28 @@ static int awq__pack_errors(const awq__loss_task *task, size_t row, size_t begin
 /* sums[r] = sum over tokens of w_t y[t][r]^2 */
 static void awq__sum_squares(const float *y, size_t tokens, size_t rows, const float *token_weight,
                              double *sums) {
+    double sum[AWQ__BYTE_ROWS];
     size_t t, r;
-    for (r = 0; r < rows; r++) sums[r] = 0;
+    for (r = 0; r < AWQ__BYTE_ROWS; r++) sum[r] = 0;
     for (t = 0; t < tokens; t++, y += AWQ__BYTE_ROWS) {
         double w = token_weight ? (double)token_weight[t] : 1.0;
-        for (r = 0; w > 0 && r < rows; r++) sums[r] += w * ((double)y[r] * (double)y[r]);
+        for (r = 0; r < AWQ__BYTE_ROWS; r++) sum[r] += w * ((double)y[r] * (double)y[r]);
     }
+    memcpy(sums, sum, rows * sizeof *sums);
 }
 
 /* Losses of rows [row, row + rows), at most AWQ__BYTE_ROWS of them. */
 static void awq__byte_rows(const awq__loss_task *task, size_t row, size_t rows,
                            unsigned char *memory) {
     const awq__evidence *e = task->evidence;
-    size_t in = e->in_features, size = awq__group_size(in, task->quant->group_size), r, begin;
+    size_t in = e->in_features, r;
     float *y = (float *)(void *)(memory + awq__byte_room(in));
     awq_matrix products = awq_matrix_view(y, AWQ_F32, e->prepared.tokens, rows);
     int usable[AWQ__BYTE_ROWS];
     awq_packed p;
     (void)awq__packed_shape(&p, awq__byte_quant(task), rows, in);
     p.data = memory;
-    for (r = 0; r < rows; r++)
-        for (begin = 0, usable[r] = 1; begin < in && usable[r]; begin += size)
-            usable[r] = awq__pack_errors(task, row + r, begin, awq__min(begin + size, in), &p, r,
-                                         memory);
+    for (r = 0; r < rows; r++) usable[r] = awq__pack_error_row(task, row + r, &p, r, memory);
     products.stride = AWQ__BYTE_ROWS;
     task->k->matmul_rows(&p, &e->prepared, NULL, products, 0, rows);
     awq__sum_squares(y, e->prepared.tokens, rows, e->token_weight, task->row_loss + row);
@@ -3161,7 +3200,7 @@ static void awq__byte_losses(void *arg, size_t begin, size_t end, size_t worker)
     const awq__loss_task *task = (const awq__loss_task *)arg;
     unsigned char *memory = task->work + worker * task->work_size;
     size_t row;
-    memset(memory, 0, awq__byte_room(task->evidence->in_features)); /* rows of the last block */
+    memset(memory, 0, task->work_size); /* the last rows may be few */
     for (row = begin; row < end; row += AWQ__BYTE_ROWS)
         awq__byte_rows(task, row, awq__min(AWQ__BYTE_ROWS, end - row), memory);
 }

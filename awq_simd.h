@@ -1270,17 +1270,146 @@ static void awq__few_avx512vnni(const awq_packed *p, const awq__few_tokens *few,
     }
 }
 
-static void awq__matmul_avx512vnni(const awq_packed *packed, const awq_prepared *x,
-                                   const float *bias, awq_matrix y, size_t row_begin,
-                                   size_t row_end) {
+static awq__tiles awq__tiles_avx512vnni(void) {
     awq__tiles tiles;
     tiles.rows = AWQ__PANEL_ROWS;
     tiles.fill = awq__fill_avx512vnni;
     tiles.multiply = awq__multiply_avx512vnni;
     tiles.few = awq__few_avx512vnni;
     tiles.store = awq__store_avx2;
+    return tiles;
+}
+
+static void awq__matmul_avx512vnni(const awq_packed *packed, const awq_prepared *x,
+                                   const float *bias, awq_matrix y, size_t row_begin,
+                                   size_t row_end) {
+    awq__tiles tiles = awq__tiles_avx512vnni();
     awq__matmul_simd(&tiles, packed, x, bias, y, row_begin, row_end);
 }
+
+/* =================================================================================================
+   >>simd-amx   32 rows x 32 tokens in four tile registers: the slots as they stand are one operand,
+   the panel as it stands the other
+   ============================================================================================== */
+
+#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
+#define AWQ__HAS_AMX /* the compiler knows it */
+#define AWQ__AMX                                                                                   \
+    AWQ__TARGET("amx-tile,amx-int8,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+#endif
+
+#ifdef AWQ__HAS_AMX
+
+#define AWQ__AMX_TOKENS 16 /* of a tile register */
+#define AWQ__MEMORY_BARRIER __asm__ volatile("" : : : "memory")
+
+/* Every tile register is 16 rows of 64 bytes. */
+AWQ__AMX static void awq__begin_amx(void) {
+    AWQ__ALIGNED unsigned char config[64];
+    size_t i;
+    memset(config, 0, sizeof config);
+    config[0] = 1;
+    for (i = 0; i < 8; i++) {
+        config[16 + 2 * i] = 64;
+        config[48 + i] = 16;
+    }
+    AWQ__MEMORY_BARRIER;
+    _tile_loadconfig(config);
+}
+
+AWQ__AMX static void awq__end_amx(void) { _tile_release(); }
+
+/* sum[row block][32 tokens][16 rows] = panel * one plane of the slots of 32 tokens */
+AWQ__INLINE AWQ__AMX void awq__dots_amx(const awq__panel *panel, const unsigned char *x,
+                                        size_t slot_size, int32_t *sum) {
+    const unsigned char *y = x + AWQ__AMX_TOKENS * slot_size;
+    size_t k;
+    AWQ__MEMORY_BARRIER; /* the tile intrinsics do not say what they read */
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (k = 0; k < 4 * panel->steps; k += 64) {
+        _tile_loadd(4, x + k, (int)slot_size);
+        _tile_loadd(6, panel->q[0] + 16 * k, 64);
+        _tile_dpbsud(0, 4, 6);
+        _tile_loadd(5, y + k, (int)slot_size);
+        _tile_dpbsud(1, 5, 6);
+        _tile_loadd(7, panel->q[1] + 16 * k, 64);
+        _tile_dpbsud(2, 4, 7);
+        _tile_dpbsud(3, 5, 7);
+    }
+    _tile_stored(0, sum, 64);
+    _tile_stored(1, sum + 256, 64);
+    _tile_stored(2, sum + 512, 64);
+    _tile_stored(3, sum + 768, 64);
+}
+
+/* From integer sums to sums[32 tokens][32 rows]: the zero points in, times sx and scale. */
+AWQ__INLINE AWQ__AMX void awq__add_amx(const awq__panel *panel, const int32_t *first,
+                                       const int32_t *second, int a16, const unsigned char *terms,
+                                       size_t slot_size, float *sums) {
+    size_t t, r;
+    for (r = 0; r < 2; r++) {
+        const __m512i rows = _mm512_loadu_si512(panel->pair + 16 * r),
+                      zero = _mm512_loadu_si512(panel->zero + 16 * r);
+        const __m512 scale = _mm512_loadu_ps(panel->scale + 16 * r);
+        for (t = 0; t < 2 * AWQ__AMX_TOKENS; t++, first += 16, second += 16) {
+            const unsigned char *at = terms + t * slot_size;
+            float *to = sums + t * AWQ__PANEL_ROWS + 16 * r;
+            __m512i pair = awq__spread_avx512(at + offsetof(awq__terms, pair));
+            __m512i whole = _mm512_loadu_si512(first);
+            __m512 value;
+            if (a16) whole = _mm512_add_epi32(_mm512_slli_epi32(whole, 8),
+                                              _mm512_loadu_si512(second));
+            if (a16 && panel->wide) {
+                __m512i all = awq__spread_avx512(at + offsetof(awq__terms, sum));
+                whole = _mm512_sub_epi32(whole, _mm512_mullo_epi32(zero, all));
+            } else {
+                whole = _mm512_dpwssd_epi32(whole, rows, pair);
+            }
+            value = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), awq__spread_float_avx512(at));
+            _mm512_storeu_ps(to, _mm512_fmadd_ps(value, scale, _mm512_loadu_ps(to)));
+        }
+    }
+}
+
+/* The integer sums of 32 tokens: A16 has two planes. */
+AWQ__INLINE AWQ__AMX void awq__planes_amx(const awq__panel *panel, const unsigned char *x,
+                                          size_t slot_size, int32_t sum[2][1024]) {
+    awq__dots_amx(panel, x, slot_size, sum[0]);
+    if (panel->precision == AWQ_A16)
+        awq__dots_amx(panel, x + panel->inputs, slot_size, sum[1]);
+}
+
+/* The tile registers work on the next 32 tokens while the last 32 are made floats. */
+AWQ__AMX static void awq__multiply_amx(const awq__panel *panel, const unsigned char *x,
+                                       size_t slot_size, size_t tokens, float *sums) {
+    AWQ__ALIGNED int32_t sum[2][2][1024];
+    size_t step = 2 * AWQ__AMX_TOKENS, batches = panel->steps % 16 ? 0 : tokens / step, i;
+    int a16 = panel->precision == AWQ_A16;
+    const unsigned char *terms = x + (a16 ? 2 : 1) * panel->inputs;
+    if (batches) awq__planes_amx(panel, x, slot_size, sum[0]);
+    for (i = 0; i < batches; i++, x += step * slot_size, terms += step * slot_size) {
+        if (i + 1 < batches)
+            awq__planes_amx(panel, x + step * slot_size, slot_size, sum[(i + 1) % 2]);
+        if (a16) awq__add_amx(panel, sum[i % 2][0], sum[i % 2][1], 1, terms, slot_size, sums);
+        else awq__add_amx(panel, sum[i % 2][0], sum[i % 2][0], 0, terms, slot_size, sums);
+        sums += step * AWQ__PANEL_ROWS;
+    }
+    awq__multiply_avx512vnni(panel, x, slot_size, tokens - batches * step, sums);
+}
+
+static void awq__matmul_amx(const awq_packed *packed, const awq_prepared *x, const float *bias,
+                            awq_matrix y, size_t row_begin, size_t row_end) {
+    awq__tiles tiles = awq__tiles_avx512vnni();
+    tiles.multiply = awq__multiply_amx;
+    awq__begin_amx();
+    awq__matmul_simd(&tiles, packed, x, bias, y, row_begin, row_end);
+    awq__end_amx();
+}
+
+#endif /* AWQ__HAS_AMX */
 
 /* =================================================================================================
    >>simd-quantize   the hot loops of calibrate, search, clip and quantize on x86
@@ -1293,6 +1422,7 @@ AWQ__INLINE AWQ__AVX2 void awq__load_scaled8_avx2(const unsigned char *p, awq_dt
     size_t i, size = awq_dtype_size(dtype);
     for (i = 0; i + 8 <= n; i += 8) {
         __m256 v = awq__load8_avx2(p + i * size, dtype);
+        _mm_prefetch((const char *)p + i * size + AWQ__AHEAD, _MM_HINT_T0);
         if (scale) v = _mm256_mul_ps(v, _mm256_loadu_ps(scale + i));
         _mm256_storeu_ps(u + i, v);
     }
@@ -1466,6 +1596,127 @@ AWQ__AVX2 static void awq__squared_errors_avx2(const float *d, size_t rows, size
     }
 }
 
+/* Lanes of a vector of 16 that has n - i elements left. */
+AWQ__INLINE AWQ__AVX512 __mmask16 awq__lanes_avx512(size_t n, size_t i) {
+    return (__mmask16)(n - i >= 16 ? 0xffffu : (1u << (n - i)) - 1);
+}
+
+AWQ__INLINE AWQ__AVX512 void awq__load_scaled16_avx512(const unsigned char *p, awq_dtype dtype,
+                                                       const float *scale, size_t n, float *u) {
+    size_t i, size = awq_dtype_size(dtype);
+    for (i = 0; i < n; i += 16) {
+        __mmask16 lanes = awq__lanes_avx512(n, i);
+        __m512 v;
+        _mm_prefetch((const char *)p + i * size + AWQ__AHEAD, _MM_HINT_T0);
+        if (dtype == AWQ_F32) v = _mm512_maskz_loadu_ps(lanes, p + i * size);
+        else {
+            __m256i half = _mm256_maskz_loadu_epi16(lanes, p + i * size);
+            v = dtype == AWQ_F16
+                    ? _mm512_cvtph_ps(half)
+                    : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+        }
+        if (scale) v = _mm512_mul_ps(v, _mm512_maskz_loadu_ps(lanes, scale + i));
+        _mm512_mask_storeu_ps(u + i, lanes, v);
+    }
+}
+
+AWQ__AVX512 static void awq__load_scaled_avx512(const void *from, awq_dtype dtype,
+                                                const float *scale, size_t n, float *u) {
+    const unsigned char *p = (const unsigned char *)from;
+    if (dtype == AWQ_F16) awq__load_scaled16_avx512(p, AWQ_F16, scale, n, u);
+    else if (dtype == AWQ_BF16) awq__load_scaled16_avx512(p, AWQ_BF16, scale, n, u);
+    else awq__load_scaled16_avx512(p, AWQ_F32, scale, n, u);
+}
+
+AWQ__INLINE AWQ__AVX512 float awq__max_avx512(__m512 v) {
+    return awq__max_avx2(
+        _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_maskz_extractf32x8_ps(0xff, v, 1)));
+}
+
+#define AWQ__NOT_FINITE 0x99 /* the two kinds of NaN and both infinities */
+
+AWQ__AVX512 static int awq__widen_range_avx512(const float *u, size_t n, float *lo, float *hi) {
+    __m512 low = _mm512_setzero_ps(), high = low;
+    __mmask16 bad = 0;
+    float least, largest;
+    size_t i;
+    for (i = 0; i < n; i += 16) {
+        __m512 v = _mm512_maskz_loadu_ps(awq__lanes_avx512(n, i), u + i);
+        low = _mm512_min_ps(v, low);
+        high = _mm512_max_ps(v, high);
+        bad = (__mmask16)(bad | _mm512_fpclass_ps_mask(v, AWQ__NOT_FINITE));
+    }
+    if (bad) return 0;
+    least = -awq__max_avx512(_mm512_sub_ps(_mm512_setzero_ps(), low));
+    largest = awq__max_avx512(high);
+    if (least < *lo) *lo = least;
+    if (largest > *hi) *hi = largest;
+    return 1;
+}
+
+/* A product with 1 / scale is within levels * 2^-21 of the quotient, where that matters. So it
+   rounds to the same integer, but close to a tie; then all are divided. */
+AWQ__AVX512 static void awq__round_weights_avx512(const float *u, size_t n, float scale, float zero,
+                                                  float levels, uint8_t *q) {
+    const __m512 inverse = _mm512_set1_ps(1.0f / scale);
+    const __m512 clear = _mm512_set1_ps(0.5f - levels * (1.0f / 1048576.0f));
+    const __m512i start = _mm512_set1_epi32((int)zero), most = _mm512_set1_epi32((int)levels);
+    __mmask16 close = 0;
+    size_t i;
+    for (i = 0; i < n; i += 16) {
+        __mmask16 lanes = awq__lanes_avx512(n, i);
+        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, u + i), inverse);
+        __m512i whole = _mm512_cvtps_epi32(v);
+        __m512 rest = _mm512_abs_ps(_mm512_sub_ps(v, _mm512_cvtepi32_ps(whole)));
+        close = (__mmask16)(close | _mm512_cmp_ps_mask(rest, clear, _CMP_NLT_UQ));
+        whole = _mm512_max_epi32(_mm512_add_epi32(whole, start), _mm512_setzero_si512());
+        _mm512_mask_cvtepi32_storeu_epi8(q + i, lanes, _mm512_min_epi32(whole, most));
+    }
+    if (close) awq__round_weights_avx2(u, n, scale, zero, levels, q);
+}
+
+AWQ__AVX512 static void awq__round_errors_avx512(const float *u, size_t n, float scale,
+                                                 float lowest, float highest, float factor,
+                                                 uint8_t *e) {
+    const __m512 inverse = _mm512_set1_ps(1.0f / scale), low = _mm512_set1_ps(lowest),
+                 high = _mm512_set1_ps(highest), times = _mm512_set1_ps(factor);
+    size_t i;
+    for (i = 0; i < n; i += 16) {
+        __mmask16 lanes = awq__lanes_avx512(n, i);
+        __m512 exact = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, u + i), inverse);
+        __m512 v = _mm512_roundscale_ps(exact, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        v = _mm512_max_ps(_mm512_min_ps(v, high), low);
+        v = _mm512_fmadd_ps(_mm512_sub_ps(v, exact), times, _mm512_set1_ps(128));
+        _mm512_mask_cvtepi32_storeu_epi8(e + i, lanes, _mm512_cvtps_epi32(v));
+    }
+}
+
+AWQ__INLINE AWQ__AVX512 void awq__products_avx512(float *y, __mmask16 lanes, size_t vectors,
+                                                  const float *a, size_t a_stride, const float *x,
+                                                  size_t x_stride, size_t count) {
+    __m512 sum[8];
+    size_t i, j;
+    AWQ__UNROLL for (i = 0; i < vectors; i++) sum[i] = _mm512_maskz_loadu_ps(lanes, y + 16 * i);
+    for (j = 0; j < count; j++) {
+        __m512 factor = _mm512_set1_ps(a[j * a_stride]);
+        AWQ__UNROLL for (i = 0; i < vectors; i++)
+            sum[i] = _mm512_fmadd_ps(
+                factor, _mm512_maskz_loadu_ps(lanes, x + j * x_stride + 16 * i), sum[i]);
+    }
+    AWQ__UNROLL for (i = 0; i < vectors; i++) _mm512_mask_storeu_ps(y + 16 * i, lanes, sum[i]);
+}
+
+AWQ__AVX512 static void awq__add_products_avx512(float *y, size_t n, const float *a,
+                                                 size_t a_stride, const float *x, size_t x_stride,
+                                                 size_t count) {
+    size_t i = 0;
+    for (; i + 128 <= n; i += 128)
+        awq__products_avx512(y + i, 0xffff, 8, a, a_stride, x + i, x_stride, count);
+    for (; i < n; i += 16)
+        awq__products_avx512(y + i, awq__lanes_avx512(n, i), 1, a, a_stride, x + i, x_stride,
+                             count);
+}
+
 #define AWQ__LOSS_TILES 3 /* of 16 tokens, and 4 rows: 12 sums hide the latency of a product */
 
 AWQ__INLINE AWQ__AVX512 void awq__tile_errors_avx512(const float *const *d, size_t rows,
@@ -1473,6 +1724,7 @@ AWQ__INLINE AWQ__AVX512 void awq__tile_errors_avx512(const float *const *d, size
                                                      size_t xt_stride, size_t tiles,
                                                      const float *token_weight, double *sums) {
     __m512 sum[AWQ__ROWS][AWQ__LOSS_TILES], x[AWQ__LOSS_TILES];
+    float y[AWQ__TILE];
     size_t r, c, i;
     AWQ__UNROLL for (r = 0; r < AWQ__ROWS; r++)
         AWQ__UNROLL for (i = 0; i < tiles; i++) sum[r][i] = _mm512_setzero_ps();
@@ -1489,8 +1741,9 @@ AWQ__INLINE AWQ__AVX512 void awq__tile_errors_avx512(const float *const *d, size
         AWQ__UNROLL for (i = 0; i < tiles; i++) {
             const float *w = token_weight ? token_weight + AWQ__TILE * i : NULL;
             if (r >= rows) continue;
-            sums[r] += awq__squares_avx2(_mm512_castps512_ps256(sum[r][i]), w) +
-                       awq__squares_avx2(_mm512_extractf32x8_ps(sum[r][i], 1), w ? w + 8 : NULL);
+            _mm512_storeu_ps(y, sum[r][i]);
+            sums[r] += awq__squares_avx2(_mm256_loadu_ps(y), w) +
+                       awq__squares_avx2(_mm256_loadu_ps(y + 8), w ? w + 8 : NULL);
         }
 }
 
@@ -1532,6 +1785,11 @@ static void awq__quantize_avx2(awq_kernels *k) {
 static void awq__quantize_avx512(awq_kernels *k) {
     awq__quantize_avx2(k);
 #ifndef AWQ_INFERENCE_ONLY
+    k->load_scaled = awq__load_scaled_avx512;
+    k->widen_range = awq__widen_range_avx512;
+    k->round_weights = awq__round_weights_avx512;
+    k->round_errors = awq__round_errors_avx512;
+    k->add_products = awq__add_products_avx512;
     k->squared_errors = awq__squared_errors_avx512;
 #endif
 }
@@ -2316,6 +2574,21 @@ static uint32_t awq__os_saves(void) {
 #endif
 }
 
+/* Tile registers belong to a process that has asked the system for them; this only looks. */
+static int awq__may_use_tiles(void) {
+#if defined(__linux__) && !defined(_MSC_VER)
+    uint64_t allowed = 0;
+    long status;
+    __asm__ volatile("syscall"
+                     : "=a"(status)
+                     : "a"(158L), "D"(0x1022L), "S"(&allowed) /* arch_prctl(GET_XCOMP_PERM) */
+                     : "rcx", "r11", "memory");
+    return status == 0 && (allowed >> 18 & 1u);
+#else
+    return 0;
+#endif
+}
+
 AWQDEF uint32_t awq_cpu_features(void) {
     const unsigned fma_xsave_f16c = 1u << 12 | 1u << 27 | 1u << 29;
     const unsigned f_dq_bw_vl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
@@ -2332,6 +2605,8 @@ AWQDEF uint32_t awq_cpu_features(void) {
     if ((saved & 0xe6) != 0xe6 || (seven[1] & f_dq_bw_vl) != f_dq_bw_vl) return found;
     found |= AWQ_CPU_AVX512;
     if (seven[2] & 1u << 11) found |= AWQ_CPU_AVX512_VNNI;
+    if ((saved >> 17 & 3u) == 3u && (seven[3] >> 24 & 3u) == 3u && awq__may_use_tiles())
+        found |= AWQ_CPU_AMX; /* tiles and their int8 products */
     return found;
 }
 #endif
@@ -2387,6 +2662,15 @@ static awq_kernels awq__plain_kernels(const char *name,
 static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SETS]) {
     size_t n = 0;
 #ifdef AWQ__X86
+#ifdef AWQ__HAS_AMX
+    if ((features & AWQ_CPU_AVX2) && (features & AWQ_CPU_AVX512) &&
+        (features & AWQ_CPU_AVX512_VNNI) && (features & AWQ_CPU_AMX)) {
+        out[n] = awq__slot_kernels("amx");
+        awq__quantize_avx512(&out[n]);
+        out[n].prepare = awq__prepare_avx2;
+        out[n++].matmul_rows = awq__matmul_amx;
+    }
+#endif
     if ((features & AWQ_CPU_AVX2) && (features & AWQ_CPU_AVX512) &&
         (features & AWQ_CPU_AVX512_VNNI)) {
         out[n] = awq__slot_kernels("avx512vnni");

@@ -7,6 +7,7 @@
     normal data. GOP/s counts a multiplication and an addition as two; GB/s is of the weights.    */
 #include "measure.h"
 #include "rows.h"
+#include "tiles.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -57,7 +58,10 @@ static void print_context(void)
 int main(int argc, char **argv)
 {
     awq_kernels kernels[16];
-    size_t count = awq_kernels_list(kernels, COUNT(kernels)), i, s;
+    size_t count, i, s;
+
+    ask_for_tiles();
+    count = awq_kernels_list(kernels, COUNT(kernels));
     if (count > COUNT(kernels)) count = COUNT(kernels);
 
     print_context();

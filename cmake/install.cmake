@@ -1,4 +1,4 @@
-# The header, the library if there is one, find_package(awq) and pkg-config.
+# The headers, the library if there is one, find_package(awq) and pkg-config.
 include(CMakePackageConfigHelpers)
 
 set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/awq)
@@ -12,7 +12,7 @@ if(AWQ_LIBM)
     string(APPEND AWQ_PC_LIBS " -lm")
 endif()
 
-install(FILES awq.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES awq.h awq_simd.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(TARGETS ${targets} EXPORT awq
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}

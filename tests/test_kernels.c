@@ -7,6 +7,7 @@
     AWQ_TEST_FULL=0 one format for each size, for slow emulators. Needs no test runner, so that it
     also runs where there is none.                                                                */
 #include "product.h"
+#include "../examples/common/tiles.h"
 
 #include <math.h>
 #include <signal.h>
@@ -532,12 +533,12 @@ static int losses_as_portable(suite *s) { return agree(s, times(s, 20), same_fin
 
 /*  A set is named after the last feature that it needs; the first match counts.                  */
 static const struct { const char *name; uint32_t feature; } named[] = {
-    { "avx512vnni", AWQ_CPU_AVX512_VNNI }, { "avx512", AWQ_CPU_AVX512 },
+    { "amx", AWQ_CPU_AMX }, { "avx512vnni", AWQ_CPU_AVX512_VNNI }, { "avx512", AWQ_CPU_AVX512 },
     { "avxvnni", AWQ_CPU_AVX_VNNI }, { "avx2", AWQ_CPU_AVX2 }, { "i8mm", AWQ_CPU_I8MM },
     { "dotprod", AWQ_CPU_DOTPROD }, { "neon", AWQ_CPU_NEON }, { "rvv", AWQ_CPU_RVV },
     { "wasm", AWQ_CPU_WASM_SIMD }, { "portable", 0 }
 };
-enum { ALL_FEATURES = 511 };
+enum { ALL_FEATURES = 1023 };
 
 static size_t find_set(const awq_kernels *list, size_t count, const char *name)
 {
@@ -666,10 +667,12 @@ int main(int argc, char **argv)
         { "packed_as_portable", packed_as_portable },
         { "losses_as_portable", losses_as_portable },
     };
-    suite s = new_suite(argc, argv);
+    suite s;
     size_t i;
     int bad = 0;
 
+    ask_for_tiles();
+    s = new_suite(argc, argv);
     signal(SIGSEGV, on_fault);
     signal(SIGILL, on_fault);
     if (s.count == 0) {

@@ -2,6 +2,7 @@
 
     Every measurement runs in a process of its own, so that its peak memory is its own. */
 #include "study.h"
+#include "tiles.h"
 
 #include "../common/progress.h"
 
@@ -609,6 +610,7 @@ int main(int count, char **arguments)
     settings set;
     failure why;
 
+    ask_for_tiles();
     memset(&set, 0, sizeof set);
     set.text = "examples/data/heldout.txt";
     set.calibration = "examples/data/calibration.txt";

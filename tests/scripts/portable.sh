@@ -13,7 +13,7 @@ vex() {
     objdump -d --no-show-raw-insn "$1" |
         awk '/^[0-9a-f]+ </ { name = $2 } $2 ~ /^v/ && $1 ~ /:$/ { print name, $2 }'
 }
-simd='_(avx2|avxvnni|avx512|avx512vnni)(\.[a-z0-9.]+)?>:'
+simd='_(amx|avx2|avxvnni|avx512|avx512vnni)(\.[a-z0-9.]+)?>:'
 compile() {
     "$compiler" -std=c99 -I"$root" -DAWQ_IMPLEMENTATION -c "$sources/implementation.c" \
         -o "$scratch/o" -w "$@"
