@@ -2,8 +2,8 @@
 
     Do this in exactly one C or C++ file, then include awq.h plainly wherever you need it:
 
-        #define AWQ_IMPLEMENTATION
-        #include "awq.h"
+        #define AWQ_IMPLEMENTATION      awq_simd.h, the SIMD kernels, stands beside awq.h;
+        #include "awq.h"                define AWQ_NO_SIMD to do without it
 
     It turns the weights of linear layers into 4-bit integers (2, 3 and 8 too) that lose little of
     the layer's output, and multiplies by them without unpacking. Pure functions: no malloc, no I/O,
@@ -67,8 +67,9 @@
     NUMERICS
         Quantize, pack, unpack, dequantize give the same bits on every machine and compiler (IEEE
         754 single precision; x87 needs -msse2 -mfpmath=sse). Matmul: integer dots, then fp32 sums
-        in one fixed order per output, so a result never depends on batch, split or thread; how far
-        it is from float64 is stated at awq_matmul. Compile without -ffast-math.
+        in one fixed order per output, so a result never depends on batch, split or thread; kernel
+        sets make the same integers, their sums may differ in the last bits. How far it is from
+        float64 is stated at awq_matmul. Compile without -ffast-math.
 
     RULES
         Memory     the caller's. Sizes come from *_size functions first; 0 from one means the
@@ -82,8 +83,10 @@
     CONFIGURATION   define before including; layouts of public structs never change with any of them
         AWQ_IMPLEMENTATION   off   emit the code here; in one file, unless AWQ_STATIC
         AWQ_STATIC           off   everything static: every file has its own copy
-        AWQ_INFERENCE_ONLY   off   packed tensors and matmul only: 5 KB on a Cortex-M4 at -Os, no
+        AWQ_INFERENCE_ONLY   off   packed tensors and matmul only: 6 KB on a Cortex-M4 at -Os, no
                                    libm, needs nothing but memcpy and friends
+        AWQ_NO_SIMD          off   portable kernels only, awq_simd.h is not needed: 14 KB instead of
+                                   185 KB on x86-64 (inference only, gcc -O2)
         AWQDEF               -     linkage of public functions, e.g. __declspec(dllexport)
 
     VERSIONS
@@ -91,10 +94,10 @@
         promise. Packed bytes carry their own version; a reader of version n reads 1 .. n.
 
     LIMITATIONS
-        Plain C kernels: SIMD and GPU kernels are separate headers. The scale search looks at one
-        group of linears at a time. A loss from rows takes 4 in_features * tokens bytes of scratch;
-        use the sketch where that is too much. Foreign layouts (AutoAWQ, GPTQ, GGUF) are not read or
-        written yet.
+        No GPU kernels: they will be a separate header. The scale search looks at one group of
+        linears at a time. A loss from rows takes 4 in_features * tokens bytes of scratch; use the
+        sketch where that is too much. Foreign layouts (AutoAWQ, GPTQ, GGUF) are not read or written
+        yet.
 
     Licence: MIT, see the end of the file.
 */
@@ -354,7 +357,8 @@ AWQDEF awq_search_config awq_search_preset(awq_preset preset, awq_quant quant);
     Numerics  Q uses scales rounded to quant.scale_dtype; the peers' searches do not: AWQ_F32.
               From 65536 outputs (rows of all weights * tokens) on, sets other than portable round
               the errors Q(u) - u to 8 bits and x / s to A16 (rows) or A8 (sketch): a loss is then
-              within about 1e-4 (sketch: 1e-3), and candidates that close may change places.
+              within about 1e-3 (4096 x 4096: 2e-4; 2 bits: 2e-3) of the exact one, and candidates
+              that close may change places.
     Source    llm-awq auto_scale.py; AutoAWQ quantizer.py; Keras awq.py */
 AWQDEF size_t     awq_search_scratch_size(const awq_inputs *inputs, const awq_matrix *weights,
                                           size_t weight_count, const awq_parallel *parallel);
@@ -538,7 +542,7 @@ AWQDEF awq_status awq_packed_open(awq_packed *packed, const void *bytes, size_t 
               col = 0: between the sections)                                                      */
 AWQDEF awq_status awq_packed_check(const awq_packed *packed, awq_where *where);
 
-/*  awq_packed_dequantize  -  rows [row_begin, row_end) as numbers: an embedding lookup, a look inside
+/*  awq_packed_dequantize  -  rows [row_begin, row_end) as numbers: to look up an embedding, say
 
     Formula   out[r - row_begin][c] = (q[r][c] - zero) * scale / s[c]
     Shapes    out (row_end - row_begin, in_features) any dtype; scale s [in_features] or NULL for 1
@@ -582,8 +586,8 @@ AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, c
    ============================================================================================== */
 
 /*  Activations are rounded per token and block of at most 128 inputs of one group: x ~ sx * xi.
-    A16: |xi| <= 32639, error of y about 3e-5.
-    A8: xi = u - m, u and m in 0 .. 255 like an 8-bit weight and its zero point; error about 6e-3. */
+    A16: |xi| <= 32639; error of y about 3e-5.
+    A8: xi = u - m, with u and zero point m in 0 .. 255; error about 6e-3.                        */
 typedef enum awq_precision { AWQ_A16 = 0, AWQ_A8 = 1 } awq_precision;
 
 /*  Activations prepared once, for every linear that shares them (q/k/v, gate/up, experts).       */
@@ -631,13 +635,15 @@ AWQDEF awq_status awq_prepared_select(const awq_prepared *all, const uint32_t *i
     Shapes    packed (out_features, in_features); y (tokens, out_features) any dtype: only columns
               [row_begin, row_end) are written; bias [out_features] or NULL
     Range     row_begin a multiple of AWQ_ROW_STEP, row_end too or = out_features
-    Memory    y must not overlap the inputs; no scratch; about 1 KiB of stack
+    Memory    y must not overlap the inputs; no scratch; stack: portable 1 KiB, SIMD sets 30 KiB,
+              amx 46 KiB
     Errors    NULL, SHAPE, DTYPE, RANGE, MISMATCH
     Threads   pure; disjoint ranges may run at once
     Numerics  integer dots, then fp32 sums in block order: y[t][r] does not depend on the batch, the
               range or the run. Against float64 on What: |error| <= 0.504 * the sum over blocks of
-              sx * sum |What|, and fp32 rounding. That is some 3e-5 of |y| for A16 and 7e-3 for A8
-              on normal data; 1e-4 and 2e-2 where one input dominates its block (docs/numerics.md).
+              sx * sum |What|, and fp32 rounding. That is some 3e-5 of |y| for A16 and 6e-3 for A8
+              on normal data; 1e-4 and 1.3e-2 where one input is 100 times larger than the rest of
+              its block, 3e-3 for A8 where all have one sign (docs/numerics.md).
               What overflows y's dtype becomes infinite.                                          */
 AWQDEF awq_status awq_matmul(const awq_kernels *k, const awq_packed *packed,
                              const awq_prepared *x, const float *bias, awq_matrix y,
@@ -648,7 +654,7 @@ AWQDEF awq_status awq_matmul(const awq_kernels *k, const awq_packed *packed,
    ============================================================================================== */
 
 struct awq_kernels {
-    const char *name;               /* "portable", ... for people                                 */
+    const char *name;               /* "avx512vnni", "neon", "portable" ...: docs/kernels.md      */
     int         prepared_format;    /* kernel sets with equal format share prepared activations   */
     /* the tiles below are internal: awq_* functions check their arguments and call them          */
     size_t (*token_size)(size_t in_features, int group_size, awq_precision precision);
@@ -662,7 +668,7 @@ struct awq_kernels {
     void (*round_weights)(const float *u, size_t n, float scale, float zero, float levels,
                           uint8_t *q);
     /* NULL: the search measures with fp32 errors only */
-    void (*round_errors)(const float *u, size_t n, float scale, float lowest, float highest,
+    void (*round_errors)(const float *u, size_t n, float inverse, float lowest, float highest,
                          float factor, uint8_t *e);
     void (*add_products)(float *y, size_t n, const float *a, size_t a_stride, const float *x,
                          size_t x_stride, size_t count);
@@ -1939,7 +1945,8 @@ static awq_status awq__candidate_loss(awq__search_state *state, const awq_inputs
         }
         return inputs->callback(inputs->context, scale, loss) == 0 ? AWQ_OK : AWQ_ERR_CALLBACK;
     }
-    if (state->evidence.as_bytes && !awq__prepare_inputs(&state->task, &state->evidence, scale, parallel)) {
+    if (state->evidence.as_bytes &&
+        !awq__prepare_inputs(&state->task, &state->evidence, scale, parallel)) {
         *loss = HUGE_VAL;
         return AWQ_OK;
     }
@@ -3129,7 +3136,7 @@ static int awq__prepare_inputs(awq__loss_task *task, awq__evidence *e, const flo
 static float awq__pack_errors(const awq__loss_task *task, size_t row, size_t begin, size_t end,
                               unsigned char *at) {
     const awq__source *src = &task->source;
-    float lo, hi, lowest, highest, reach = 0.5f, over, under, u[AWQ__CHUNK];
+    float lo, hi, lowest, highest, inverse, reach = 0.5f, factor = 254, u[AWQ__CHUNK];
     uint8_t e[AWQ__CHUNK];
     awq__grid grid;
     size_t col;
@@ -3137,17 +3144,17 @@ static float awq__pack_errors(const awq__loss_task *task, size_t row, size_t beg
     if (awq__fit_range(task->quant, lo, hi, &grid) != AWQ_OK) return 0;
     lowest = -grid.zero;
     highest = awq__levels(task->quant->bits) - grid.zero;
-    over = hi / grid.scale - highest; /* a stored scale that was rounded may cut the ends off */
-    under = lowest - lo / grid.scale;
-    reach = over > reach ? over : reach;
-    reach = under > reach ? under : reach;
+    inverse = 1.0f / grid.scale;
+    reach = hi * inverse - highest > reach ? hi * inverse - highest : reach;
+    reach = lowest - lo * inverse > reach ? lowest - lo * inverse : reach;
+    if (reach > 0.5f) factor = 127 / reach; /* a stored scale, rounded, may cut the ends off */
     for (col = begin; col < end; col += AWQ__CHUNK, at += AWQ__CHUNK * AWQ_ROW_STEP) {
         size_t n = awq__min(AWQ__CHUNK, end - col);
         if (end - begin > AWQ__CHUNK) awq__load_scaled(src, row, col, n, u);
-        src->k->round_errors(u, n, grid.scale, lowest, highest, 127 / reach, e);
+        src->k->round_errors(u, n, inverse, lowest, highest, factor, e);
         awq__pack_chunk(8, at, n, e);
     }
-    return grid.scale * (reach / 127);
+    return grid.scale * (reach * (1.0f / 127));
 }
 
 /* A row of W as row `lane` of the tensor; 0 if it cannot be quantized. */

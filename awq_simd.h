@@ -24,6 +24,16 @@
 #error "awq_simd.h is part of awq.h: define AWQ_IMPLEMENTATION and include awq.h"
 #endif
 
+/* gcc suspects its own _mm512_undefined_ps(); clang tells at -Os which loops stay loops. */
+#if defined(__clang__)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpass-failed"
+#elif defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #if defined(__x86_64__) || defined(_M_X64)
 #define AWQ__X86
 #include <immintrin.h>
@@ -168,8 +178,8 @@ static unsigned char *awq__slot_at(const awq_prepared *x, size_t slot_size, size
     return (unsigned char *)(uintptr_t)(x->data + (block * x->stored + token) * slot_size);
 }
 
-/* x[inputs] -> the slot; inputs is a multiple of 32, x filled up with zeros. Returns 0 if a value is
-   NaN or too large. */
+/* x[inputs] -> the slot; inputs is a multiple of 32, x filled up with zeros. 0 if a value is NaN or
+   too large. */
 typedef int awq__round_slot(const float *x, size_t inputs, awq_precision precision,
                             unsigned char *slot);
 /* n elements to fp32 */
@@ -227,7 +237,7 @@ typedef struct awq__panel { /* whole cache lines first */
     float scale[AWQ__PANEL_ROWS];
     int32_t pair[AWQ__PANEL_ROWS]; /* two int16: A8 {sum q, z}, A16 {z, 256 z} */
     int32_t zero[AWQ__PANEL_ROWS];
-    const unsigned char *q[AWQ__PANEL_BLOCKS]; /* [steps][16 rows][4], in bytes above or in packed */
+    const unsigned char *q[AWQ__PANEL_BLOCKS]; /* [steps][16 rows][4], in bytes or in packed */
     size_t steps;                              /* of 4 inputs, a multiple of 8 */
     size_t inputs;                             /* bytes of a plane of a slot */
     awq_precision precision;
@@ -320,7 +330,7 @@ static size_t awq__batch_size(const awq_prepared *x) {
     return awq__align(awq__ceil_div(x->tokens, awq__ceil_div(x->tokens, most)), 12);
 }
 
-/* sums[token][panel row] = the whole product of a batch and row_blocks row blocks, `spread` apart */
+/* sums[token][panel row] = the product of a batch and row_blocks row blocks, `spread` apart */
 static void awq__multiply_rows(const awq__tiles *tiles, const awq_packed *p, const awq_prepared *x,
                                size_t row, size_t row_blocks, size_t spread, size_t first,
                                size_t tokens, awq__panel *panel, float *sums) {
@@ -377,8 +387,8 @@ static void awq__matmul_few(const awq__tiles *tiles, const awq_packed *packed,
                             size_t row_begin, size_t row_end) {
     AWQ__ALIGNED float sums[8 * AWQ_ROW_STEP];
     size_t slot_size = awq__slot_size(x->in_features, x->group_size, x->precision), t, s, i, row;
-    size_t streams = awq__streams(x->tokens), all = awq__ceil_div(row_end - row_begin, AWQ_ROW_STEP);
-    size_t spread = all / streams;
+    size_t all = awq__ceil_div(row_end - row_begin, AWQ_ROW_STEP);
+    size_t streams = awq__streams(x->tokens), spread = all / streams;
     awq__few_tokens few;
     few.tokens = x->tokens;
     for (t = 0; t < x->tokens; t++)
@@ -611,7 +621,7 @@ static awq_status awq__prepare_avx2(const awq_prepared *shape, awq_matrix x,
    >>simd-256   16 rows x 4 or 6 tokens; AVX2 alone adds products in 16 bits, 8 steps at a time
    ============================================================================================== */
 
-#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11) ||       \
+#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11) ||    \
     (defined(_MSC_VER) && _MSC_VER >= 1930)
 #define AWQ__HAS_AVXVNNI /* the compiler knows it */
 #define AWQ__AVXVNNI AWQ__TARGET("avx2,fma,f16c,avxvnni")
@@ -1159,8 +1169,8 @@ AWQ__INLINE AWQ__VNNI512 void awq__few_dots_avx512vnni(const __m512i *q, size_t 
     }
 }
 
-/* Few tokens straight from the packed words. A word of every row block in turn, since memory answers
-   several streams faster than one. */
+/* Few tokens straight from the packed words: a word of every row block in turn, since memory
+   answers several streams faster than one. */
 AWQ__INLINE AWQ__VNNI512 void awq__words_avx512vnni(const unsigned char *from, size_t words_step,
                                                     size_t words, int bits, size_t R, size_t T,
                                                     const unsigned char *const *x, int a16,
@@ -1232,8 +1242,9 @@ AWQ__INLINE AWQ__VNNI512 void awq__few_rows_avx512vnni(const awq_packed *p,
                 __m512 scale = awq__scales_avx512(p, cell + r * spread * groups);
                 awq__fetch_grid(p, cell + r * spread * groups);
                 AWQ__UNROLL for (t = 0; t < T; t++) {
+                    const unsigned char *terms = x[t] + (a16 ? 2 : 1) * few->inputs;
                     __m512 value = awq__value_avx512vnni(sum[r][t], sum[r][a16 ? T + t : T], zero,
-                                                         bits, a16, x[t] + (a16 ? 2 : 1) * few->inputs);
+                                                         bits, a16, terms);
                     float *to = sums + 16 * (r * T + t);
                     _mm512_storeu_ps(to, _mm512_fmadd_ps(value, scale, _mm512_loadu_ps(to)));
                 }
@@ -1495,7 +1506,7 @@ AWQ__AVX2 static void awq__round_weights_avx2(const float *u, size_t n, float sc
     memcpy(q + i, bytes, n - i);
 }
 
-/* 32 errors of rounding u / scale to [lowest, highest], times factor, plus 128 */
+/* 32 errors of rounding u * inverse to [lowest, highest], times factor, plus 128 */
 AWQ__INLINE AWQ__AVX2 void awq__errors32_avx2(const float *u, __m256 inverse, __m256 lowest,
                                               __m256 highest, __m256 factor, uint8_t *e) {
     __m256i v[4];
@@ -1511,18 +1522,19 @@ AWQ__INLINE AWQ__AVX2 void awq__errors32_avx2(const float *u, __m256 inverse, __
                                          _mm256_set1_epi8((char)-128)));
 }
 
-AWQ__AVX2 static void awq__round_errors_avx2(const float *u, size_t n, float scale, float lowest,
+AWQ__AVX2 static void awq__round_errors_avx2(const float *u, size_t n, float inverse, float lowest,
                                              float highest, float factor, uint8_t *e) {
-    const __m256 inverse = _mm256_set1_ps(1.0f / scale), low = _mm256_set1_ps(lowest),
+    const __m256 times_inverse = _mm256_set1_ps(inverse), low = _mm256_set1_ps(lowest),
                  high = _mm256_set1_ps(highest), times = _mm256_set1_ps(factor);
     float rest[32];
     uint8_t bytes[32];
     size_t i;
-    for (i = 0; i + 32 <= n; i += 32) awq__errors32_avx2(u + i, inverse, low, high, times, e + i);
+    for (i = 0; i + 32 <= n; i += 32)
+        awq__errors32_avx2(u + i, times_inverse, low, high, times, e + i);
     if (i == n) return;
     memset(rest, 0, sizeof rest);
     memcpy(rest, u + i, (n - i) * sizeof *u);
-    awq__errors32_avx2(rest, inverse, low, high, times, bytes);
+    awq__errors32_avx2(rest, times_inverse, low, high, times, bytes);
     memcpy(e + i, bytes, n - i);
 }
 
@@ -1675,16 +1687,16 @@ AWQ__AVX512 static void awq__round_weights_avx512(const float *u, size_t n, floa
     if (close) awq__round_weights_avx2(u, n, scale, zero, levels, q);
 }
 
-AWQ__AVX512 static void awq__round_errors_avx512(const float *u, size_t n, float scale,
+AWQ__AVX512 static void awq__round_errors_avx512(const float *u, size_t n, float inverse,
                                                  float lowest, float highest, float factor,
                                                  uint8_t *e) {
-    const __m512 inverse = _mm512_set1_ps(1.0f / scale), low = _mm512_set1_ps(lowest),
+    const __m512 times_inverse = _mm512_set1_ps(inverse), low = _mm512_set1_ps(lowest),
                  high = _mm512_set1_ps(highest), times = _mm512_set1_ps(factor);
     size_t i;
     for (i = 0; i < n; i += 16) {
         __mmask16 lanes = awq__lanes_avx512(n, i);
-        __m512 exact = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, u + i), inverse);
-        __m512 v = _mm512_roundscale_ps(exact, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        __m512 exact = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, u + i), times_inverse);
+        __m512 v = _mm512_cvtepi32_ps(_mm512_cvtps_epi32(exact));
         v = _mm512_max_ps(_mm512_min_ps(v, high), low);
         v = _mm512_fmadd_ps(_mm512_sub_ps(v, exact), times, _mm512_set1_ps(128));
         _mm512_mask_cvtepi32_storeu_epi8(e + i, lanes, _mm512_cvtps_epi32(v));
@@ -2245,6 +2257,23 @@ AWQ__INLINE int32x4_t awq__pairs_neon(int32x4_t a, int32x4_t b) {
 #endif
 }
 
+/* Products of the high halves; v is spread, so its halves are equal. */
+AWQ__INLINE int16x8_t awq__add_high_neon(int16x8_t sum, int8x16_t q, int8x16_t v) {
+#ifdef AWQ__ARM64
+    return vmlal_high_s8(sum, q, v);
+#else
+    return vmlal_s8(sum, vget_high_s8(q), vget_low_s8(v));
+#endif
+}
+
+AWQ__INLINE int16x8_t awq__multiply_high_neon(int8x16_t q, int8x16_t v) {
+#ifdef AWQ__ARM64
+    return vmull_high_s8(q, v);
+#else
+    return vmull_s8(vget_high_s8(q), vget_low_s8(v));
+#endif
+}
+
 /* 8 rows: |w| <= 15, so 16 products of bytes add up in 16 bits. */
 AWQ__INLINE void awq__narrow_neon(const unsigned char *w, const unsigned char *x, size_t slot_size,
                                   size_t tokens, size_t steps, int32x4_t sum[4][2]) {
@@ -2261,7 +2290,7 @@ AWQ__INLINE void awq__narrow_neon(const unsigned char *w, const unsigned char *x
                     int8x16_t v = awq__spread_neon(x + t * slot_size);
                     int16x8_t *s = &short_sum[t][2 * r];
                     s[0] = vmlal_s8(s[0], vget_low_s8(q), vget_low_s8(v));
-                    s[1] = vmlal_s8(s[1], vget_high_s8(q), vget_high_s8(v));
+                    s[1] = awq__add_high_neon(s[1], q, v);
                 }
             }
         AWQ__UNROLL for (t = 0; t < tokens; t++)
@@ -2287,7 +2316,7 @@ AWQ__INLINE void awq__wide_neon(const unsigned char *w, const unsigned char *x, 
                 int8x16_t v = awq__spread_neon(x + t * slot_size);
                 int32x4_t *s = &pairs[t][2 * r];
                 s[0] = vpadalq_s16(s[0], vmull_s8(vget_low_s8(q), vget_low_s8(v)));
-                s[1] = vpadalq_s16(s[1], vmull_s8(vget_high_s8(q), vget_high_s8(v)));
+                s[1] = vpadalq_s16(s[1], awq__multiply_high_neon(q, v));
             }
         }
     AWQ__UNROLL for (t = 0; t < tokens; t++)
@@ -2681,12 +2710,14 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
 #ifdef AWQ__HAS_AVXVNNI
     if ((features & AWQ_CPU_AVX2) && (features & AWQ_CPU_AVX_VNNI)) {
         out[n] = awq__slot_kernels("avxvnni");
+        awq__quantize_avx2(&out[n]);
         out[n].prepare = awq__prepare_avx2;
         out[n++].matmul_rows = awq__matmul_avxvnni;
     }
 #endif
     if (features & AWQ_CPU_AVX2) {
         out[n] = awq__slot_kernels("avx2");
+        awq__quantize_avx2(&out[n]);
         out[n].prepare = awq__prepare_avx2;
         out[n++].matmul_rows = awq__matmul_avx2;
     }
@@ -2725,4 +2756,62 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
 
 #ifdef __cplusplus
 }
+#endif
+
+#undef AWQ__ADD_RUN_RVV
+#undef AWQ__AHEAD
+#undef AWQ__ALIGNED
+#undef AWQ__AMX
+#undef AWQ__AMX_TOKENS
+#undef AWQ__ARM64
+#undef AWQ__ARM_BASE
+#undef AWQ__AVX2
+#undef AWQ__AVX512
+#undef AWQ__AVXVNNI
+#undef AWQ__BATCH
+#undef AWQ__BATCH_BYTES
+#undef AWQ__DOTPROD
+#undef AWQ__EACH_FEW
+#undef AWQ__EACH_TILE
+#undef AWQ__FEW
+#undef AWQ__FINISH_RVV
+#undef AWQ__FORMAT_SLOTS
+#undef AWQ__FOUR
+#undef AWQ__GATHER
+#undef AWQ__HAS_AMX
+#undef AWQ__HAS_AVXVNNI
+#undef AWQ__HWCAP
+#undef AWQ__I8MM
+#undef AWQ__INLINE
+#undef AWQ__KEEP
+#undef AWQ__LOSS_TILES
+#undef AWQ__MAGIC_BITS
+#undef AWQ__MAGIC_FLOAT
+#undef AWQ__MATMUL_PLAIN
+#undef AWQ__MEMORY_BARRIER
+#undef AWQ__MULTIPLY4
+#undef AWQ__MULTIPLY_NEON
+#undef AWQ__NARROW_RVV
+#undef AWQ__NEON
+#undef AWQ__NOT_FINITE
+#undef AWQ__ONE
+#undef AWQ__PANEL_BLOCKS
+#undef AWQ__PANEL_ROWS
+#undef AWQ__RUN_RVV
+#undef AWQ__RVV
+#undef AWQ__SHIFT_RVV
+#undef AWQ__SIMD
+#undef AWQ__START_RVV
+#undef AWQ__TARGET
+#undef AWQ__TILE_RVV
+#undef AWQ__UNROLL
+#undef AWQ__VNNI512
+#undef AWQ__WASM
+#undef AWQ__WIDE_RVV
+#undef AWQ__X86
+
+#if defined(__clang__)
+#pragma clang diagnostic pop
+#elif defined(__GNUC__)
+#pragma GCC diagnostic pop
 #endif

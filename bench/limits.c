@@ -163,7 +163,8 @@ size_t limit_peaks(peak_kind kind, peak *out)
         { vnni, { "vpdpbusd-512", PEAK_INT8, CHAINS * 128.0, dot512 } },
         { vnni, { "vpdpbusd-256", PEAK_INT8, CHAINS * 64.0, dot256 } },
         { !vnni && has_avx_vnni(), { "vpdpbusd-256", PEAK_INT8, CHAINS * 64.0, dotavx } },
-        { avx2, { "vpmaddubsw-256", PEAK_INT8, CHAINS * 64.0, madd256 } },
+        { avx2 && !vnni && !has_avx_vnni(),
+          { "vpmaddubsw-256", PEAK_INT8, CHAINS * 64.0, madd256 } },
         { __builtin_cpu_supports("avx512f"), { "fma-512", PEAK_FP32, CHAINS * 32.0, fma512 } },
         { avx2 && __builtin_cpu_supports("fma"), { "fma-256", PEAK_FP32, CHAINS * 16.0, fma256 } },
     };

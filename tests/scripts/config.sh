@@ -5,7 +5,7 @@ compiler=$1
 need_tool "$compiler"
 
 config_names | sort >"$scratch/registered"
-grep -E '^ *# *(if|ifdef|ifndef|elif)' "$root/awq.h" | grep -oE '\bAWQ[A-Z0-9_]*' |
+grep -hE '^ *# *(if|ifdef|ifndef|elif)' "$root"/awq{,_simd}.h | grep -oE '\bAWQ[A-Z0-9_]*' |
     grep -vE '^AWQ__|^AWQ_H$' | sort -u >"$scratch/tested"
 # The table in the manual: from the word CONFIGURATION to the next heading.
 awk '/\*\//                           { exit }
@@ -15,7 +15,7 @@ awk '/\*\//                           { exit }
     sed 's/(.*//' | sort -u >"$scratch/documented"
 
 diff "$scratch/registered" "$scratch/tested" ||
-    fail "config.txt (<) and the conditionals in awq.h (>) name different macros"
+    fail "config.txt (<) and the conditionals in the headers (>) name different macros"
 diff "$scratch/registered" "$scratch/documented" ||
     fail "config.txt (<) and the CONFIGURATION table of awq.h (>) name different macros"
 
@@ -29,4 +29,14 @@ while read -r name; do
         done
     done
 done <"$scratch/registered"
-echo "$(wc -l <"$scratch/registered") macros, each documented, each built alone"
+
+# Who copies one file needs AWQ_NO_SIMD, and hears of awq_simd.h without it.
+mkdir "$scratch/alone"
+cp "$root/awq.h" "$scratch/alone"
+alone() { "$compiler" "${warnings[@]}" -I"$scratch/alone" -c -o "$scratch/o" "$@" "$sources/implementation.c"; }
+for mode in '' -DAWQ_INFERENCE_ONLY -DAWQ_STATIC; do
+    alone -std=c99 -DAWQ_NO_SIMD $mode || fail "awq.h alone does not build with AWQ_NO_SIMD $mode"
+done
+! alone -std=c99 2>"$scratch/log" || fail "awq.h alone builds without AWQ_NO_SIMD"
+grep -q 'awq_simd\.h' "$scratch/log" || fail "awq.h alone does not say what is missing"
+echo "$(wc -l <"$scratch/registered") macros, each documented, each built alone; one file suffices"

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# mutants.sh BUILD   can the tests fail? plants each bug of mutants.txt in a copy of awq.h and runs
-#                    the tests on it. Lists the bugs that no test notices; fails if there are any.
+# mutants.sh BUILD [WORDS]   can the tests fail? plants each bug of mutants.txt (those with WORDS in
+#                            their name) in a copy of the headers and runs the tests on it. Lists the
+#                            bugs that no test notices; fails if there are any.
 source "$(dirname "$0")/common.sh"
 mkdir -p "$1"
 build=$(cd "$1" && pwd)
 list=$root/tests/scripts/mutants.txt
+words=${2:-}
 jobs=$(nproc 2>/dev/null || echo 2)
 copy=$build/source
+headers=(awq.h awq_simd.h)
 
 mkdir -p "$copy"
 rm -rf "${copy:?}"/*
-cp -r "$root"/awq*.h "$root/CMakeLists.txt" "$root/LICENSE" "$root/cmake" "$root/tests" "$copy"
+cp -r "${headers[@]/#/$root/}" "$root/CMakeLists.txt" "$root/LICENSE" "$root/cmake" "$root/tests" "$copy"
 mkdir "$copy/examples"
 cp -r "$root/examples/common" "$copy/examples"
 
@@ -29,13 +32,23 @@ run_tests() {
     AWQ_TEST_FULL=0 ctest --stop-on-failure --timeout 120 --parallel "$jobs" >"$scratch/log" 2>&1
 }
 
-plant() {                   # text, replacement
-    awk -v from="$1" -v to="$2" '
-        { at = index($0, from) }
-        at { count++; $0 = substr($0, 1, at - 1) to substr($0, at + length(from)) }
-        { print }
-        END { exit count != 1 }' "$root/awq.h" >"$copy/awq.h"
+plant() {                   # text, replacement: in the one line of all headers that has the text
+    local header count found=0
+    for header in "${headers[@]}"; do
+        count=0
+        awk -v from="$1" -v to="$2" '
+            { at = index($0, from) }
+            at { count++; $0 = substr($0, 1, at - 1) to substr($0, at + length(from)) }
+            { print }
+            END { exit count < 2 ? count : 2 }' "$root/$header" >"$scratch/header" || count=$?
+        cmp -s "$scratch/header" "$copy/$header" || cp "$scratch/header" "$copy/$header"
+        found=$((found + count))
+    done
+    [[ $found == 1 ]]
 }
+
+# A bug in one kernel set has its name in front: avx2: ...
+can_run() { [[ $1 != [a-z0-9]*:* || " $sets " == *" ${1%%:*} "* ]]; }
 
 names=() from=() to=()
 while IFS= read -r name; do
@@ -43,17 +56,23 @@ while IFS= read -r name; do
     IFS= read -r old && IFS= read -r new
     [[ $old == '- '* && $new == '+'* ]] || fail "$list: the lines after '$name' are not - and +"
     new=${new#+}
+    [[ $name == *"$words"* ]] || continue
     names+=("$name") from+=("${old#- }") to+=("${new# }")
-    plant "${old#- }" '' || fail "'$name': this is not exactly once in awq.h: ${old#- }"
+    plant "${old#- }" '' || fail "'$name': this is not exactly once in ${headers[*]}: ${old#- }"
 done <"$list"
-cp "$root/awq.h" "$copy/awq.h"
+cp "${headers[@]/#/$root/}" "$copy"
 
 cmake -S "$copy" -B "$build/out" -DAWQ_CHECKS=OFF -DAWQ_BUILD_LIBRARY=OFF \
     -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_C_FLAGS_DEBUG=$flags" >"$scratch/log" || give_up "cmake failed"
 run_tests || give_up "the tests fail without any bug planted"
+sets=$(AWQ_TEST_FULL=0 "$build/out/tests/test_kernels" | sed -n 's/^kernel sets: //p')
 
 survivors=0
 for i in "${!names[@]}"; do
+    if ! can_run "${names[i]}"; then
+        echo "not tried    ${names[i]}: this processor has no such kernel set"
+        continue
+    fi
     plant "${from[i]}" "${to[i]}"
     if run_tests; then
         survivors=$((survivors + 1))
