@@ -66,7 +66,7 @@ golden: tools
 	cd $(BUILD) && AWQ_GOLDEN='$(abspath $(GOLDEN))' ctest --verbose -R golden
 
 sanitize: tools
-	bash tests/scripts/sanitize.sh $(BUILD)/sanitize
+	AWQ_SANITIZE_SIMD=1 bash tests/scripts/sanitize.sh $(BUILD)/sanitize-simd
 
 mutants: tools
 	bash tests/scripts/mutants.sh $(BUILD)/mutants

@@ -2809,6 +2809,7 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
 #undef AWQ__WASM
 #undef AWQ__WIDE_RVV
 #undef AWQ__X86
+#undef awq__fill_dotprod
 
 #if defined(__clang__)
 #pragma clang diagnostic pop

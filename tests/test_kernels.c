@@ -507,6 +507,87 @@ static int same_findings(const awq_kernels *k, const awq_kernels *portable, rng 
     return failures + pool_release(&p);
 }
 
+/* ---- searches large enough for the byte loss ------------------------------------------------- */
+
+enum { POINTS = 20 };
+typedef struct large_search {
+    awq_search_config config;
+    awq_inputs inputs;
+    awq_stats stats;
+    awq_matrix weight;
+} large_search;
+
+/*  65536 outputs and more; tokens of one common direction, a few loud channels, some of weight 0. */
+static large_search new_large_search(pool *p, rng *r)
+{
+    static const int groups[] = { 32, 48, 64, 100, 128, 200, -1 };
+    size_t cols = 64 + rng_below(r, 300), rows = 700 + rng_below(r, 900);
+    size_t tokens = 100 + rng_below(r, 60), t, c, size = awq_stats_size(cols, 128, 0);
+    awq_kernels portable = awq_kernels_portable();
+    awq_quant quant = random_quant(r);
+    awq_matrix x = new_matrix(p, AWQ_F32, tokens, cols, cols, AT_END);
+    float *weight = rng_below(r, 2) ? pool_floats(p, tokens) : NULL;
+    large_search s;
+
+    memset(&s, 0, sizeof s);
+    for (t = 0; t < tokens; t++) {
+        double common = rng_normal(r);
+        if (weight) weight[t] = rng_below(r, 8) ? (float)(1 + rng_unit(r)) : 0;
+        for (c = 0; c < cols; c++)
+            put(x, t, c, (rng_normal(r) + common) * (c % 61 == 3 ? 30 : 1));
+    }
+    quant.group_size = groups[rng_below(r, COUNT(groups))];
+    s.config = awq_search_preset(AWQ_PRESET_LLM_AWQ, quant);
+    s.weight = random_matrix(p, r, rows, cols, 1);
+    s.inputs.rows = x;
+    s.inputs.token_weight = weight;
+    awq_stats_init(&s.stats, cols, 128, 0, 3, pool_aligned(p, size, sizeof(double)), size);
+    awq_stats_add(&portable, &s.stats, x, weight, NULL, NULL);
+    return s;
+}
+
+static awq_status run_search(const awq_kernels *k, pool *p, large_search *s, awq_loss loss,
+                             const awq_parallel *parallel, double curve[POINTS],
+                             awq_search_result *best)
+{
+    size_t size;
+    float *scale = pool_floats(p, s->weight.cols);
+    s->inputs.loss = loss;
+    s->inputs.stats = &s->stats;
+    size = awq_search_scratch_size(&s->inputs, &s->weight, 1, parallel);
+    return awq_search(k, &s->config, &s->inputs, &s->weight, 1,
+                      pool_aligned(p, size, sizeof(double)), size, parallel, scale, curve, best,
+                      NULL);
+}
+
+/*  Errors as bytes: a loss within 0.3 % of the exact one, a choice within 1 %, any split the same. */
+static int same_large_search(const awq_kernels *k, const awq_kernels *portable, rng *r)
+{
+    pool p = { .count = 0 };
+    large_search s = new_large_search(&p, r);
+    shuffle order = { { rng_next(r) } };
+    awq_parallel split = shuffled(&order);
+    awq_search_result a, b, c;
+    double exact[POINTS], curve[POINTS], other[POINTS];
+    int loss, i, failures = 0;
+
+    for (loss = AWQ_LOSS_ROWS; loss <= AWQ_LOSS_SKETCH && !failures; loss++) {
+        CHECK(run_search(portable, &p, &s, (awq_loss)loss, NULL, exact, &a) == AWQ_OK &&
+              run_search(k, &p, &s, (awq_loss)loss, NULL, curve, &b) == AWQ_OK &&
+              run_search(k, &p, &s, (awq_loss)loss, &split, other, &c) == AWQ_OK, "search");
+        CHECK(failures || memcmp(curve, other, sizeof curve) == 0, "a split changes the losses");
+        for (i = 0; i < POINTS && !failures; i++)
+            CHECK(magnitude(curve[i] - exact[i]) <= 3e-3 * exact[i], "loss %d, ratio %d: %g, not %g",
+                  loss, i, curve[i], exact[i]);
+        CHECK(failures || exact[b.index] <= 1.01 * exact[a.index], "loss %d: ratio %d, not %d", loss,
+              b.index, a.index);
+    }
+    if (failures)
+        fprintf(stderr, "  in %s: %zu x %zu, %d bits, group %d\n", k->name, s.weight.rows,
+                s.weight.cols, s.config.quant.bits, s.config.quant.group_size);
+    return failures + pool_release(&p);
+}
+
 static int agree(suite *s, int cases, int (*one)(const awq_kernels *, const awq_kernels *, rng *))
 {
     awq_kernels portable = awq_kernels_portable();
@@ -527,6 +608,10 @@ static int times(const suite *s, int cases)
 
 static int quantized_as_portable(suite *s) { return agree(s, times(s, 100), same_quantized); }
 static int packed_as_portable(suite *s) { return agree(s, times(s, 100), same_packed); }
+static int large_searches(suite *s)
+{
+    return agree(s, s->depth == FULL ? 40 : 1, same_large_search);
+}
 static int losses_as_portable(suite *s) { return agree(s, times(s, 20), same_findings); }
 
 /* ---- which sets there are -------------------------------------------------------------------- */
@@ -666,6 +751,7 @@ int main(int argc, char **argv)
         { "quantized_as_portable", quantized_as_portable },
         { "packed_as_portable", packed_as_portable },
         { "losses_as_portable", losses_as_portable },
+        { "large_searches", large_searches },
     };
     suite s;
     size_t i;

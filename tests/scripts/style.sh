@@ -16,7 +16,7 @@ report() { [[ -z ${2//[[:space:]]/} ]] || { printf '%s:\n%s\n' "$1" "$2" >&2; ba
 report 'more than 100 columns' "$(grep -nHE '^.{101,}' awq*.h)"
 gcc=${CC:-cc}
 need_tool "$gcc"
-left=$("$gcc" -E -dM "$sources/implementation.c" -I. | grep -oE 'AWQ__[A-Za-z0-9_]+' | sort -u)
+left=$("$gcc" -E -dM "$sources/implementation.c" -I. | grep -oiE 'AWQ__[a-z0-9_]+' | sort -u)
 [[ $left == *AWQ__IMPLEMENTED* ]] || fail "the preprocessor shows no macro of awq.h"
 left=${left/AWQ__IMPLEMENTED/}
 report 'local macros without #undef at the end of awq.h' "$left"
