@@ -26,4 +26,4 @@ awq_check(style style)
 awq_check(demo demo)
 awq_check(firmware firmware)
 awq_check(sanitize sanitize ${PROJECT_BINARY_DIR}/sanitize)
-set_tests_properties(sanitize PROPERTIES COST 1000)     # the longest one begins first
+set_tests_properties(sanitize PROPERTIES COST 1000 TIMEOUT 1800)    # the longest one begins first
