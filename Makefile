@@ -24,7 +24,7 @@ help:
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'
 	@echo 'make golden      the reference cases in GOLDEN=folder'
-	@echo 'make mutants     plant bugs in awq.h; each must turn the tests red (ten minutes)'
+	@echo 'make mutants     plant bugs; each must turn the tests red (an hour)'
 	@echo 'make firmware    inference on an emulated Cortex-M4, bit for bit as on this machine'
 	@echo 'make board       the test bodies on that board (minutes)'
 	@echo 'make test-isa    the test bodies on emulated Arm, RISC-V, s390x, x86-64, wasm; ISA=aarch64'

@@ -1414,6 +1414,10 @@ AWQ__AMX static void awq__multiply_amx(const awq__panel *panel, const unsigned c
 static void awq__matmul_amx(const awq_packed *packed, const awq_prepared *x, const float *bias,
                             awq_matrix y, size_t row_begin, size_t row_end) {
     awq__tiles tiles = awq__tiles_avx512vnni();
+    if (x->tokens < 2 * AWQ__AMX_TOKENS) { /* not enough for tiles: leave them asleep */
+        awq__matmul_simd(&tiles, packed, x, bias, y, row_begin, row_end);
+        return;
+    }
     tiles.multiply = awq__multiply_amx;
     awq__begin_amx();
     awq__matmul_simd(&tiles, packed, x, bias, y, row_begin, row_end);

@@ -17,7 +17,7 @@ check_stack() {             # most bytes in one function, then flags
         fail "more than $limit bytes of stack with $*"
     echo "$*: most in one function: $(sort -t$'\t' -k2 -n awq.su | tail -1 | cut -f1,2)"
 }
-for level in -O2 -Os -O3; do
+for level in -O2 -Os; do
     check_stack 2048 "$@" $level -DAWQ_NO_SIMD
     check_stack 65536 "$@" $level
 done
