@@ -560,7 +560,7 @@ static awq_status run_search(const awq_kernels *k, pool *p, large_search *s, awq
                       NULL);
 }
 
-/*  Errors as bytes: a loss within 0.3 % of the exact one, a choice within 1 %, any split the same. */
+/*  Errors as bytes: a loss within 1 % of the exact one, and so is the choice; any split the same.   */
 static int same_large_search(const awq_kernels *k, const awq_kernels *portable, rng *r)
 {
     pool p = { .count = 0 };
@@ -577,7 +577,7 @@ static int same_large_search(const awq_kernels *k, const awq_kernels *portable, 
               run_search(k, &p, &s, (awq_loss)loss, &split, other, &c) == AWQ_OK, "search");
         CHECK(failures || memcmp(curve, other, sizeof curve) == 0, "a split changes the losses");
         for (i = 0; i < POINTS && !failures; i++)
-            CHECK(magnitude(curve[i] - exact[i]) <= 3e-3 * exact[i], "loss %d, ratio %d: %g, not %g",
+            CHECK(magnitude(curve[i] - exact[i]) <= 1e-2 * exact[i], "loss %d, ratio %d: %g, not %g",
                   loss, i, curve[i], exact[i]);
         CHECK(failures || exact[b.index] <= 1.01 * exact[a.index], "loss %d: ratio %d, not %d", loss,
               b.index, a.index);
