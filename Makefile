@@ -15,7 +15,8 @@ NATIVE         = $(shell $(CC) -march=native -E -x c /dev/null >/dev/null 2>&1 &
 NEED           = sh tests/scripts/need.sh
 BENCH_BUILD    = $(BUILD)/bench$(patsubst %,-%,$(filter-out cc,$(notdir $(CC))))
 AWQ_BENCH      = $(BENCH_BUILD)/bench/awq_bench
-HEADERS        = $(wildcard awq*.h examples/common/*.h)
+HEADERS        = $(wildcard awq*.h examples/common/*.h examples/formats/*.h)
+FORMATS        = $(wildcard examples/formats/*.c)
 MAKEFLAGS     += --no-print-directory
 
 help:
@@ -47,10 +48,10 @@ $(BUILD)/demo/demo: $(wildcard examples/demo/*.c examples/demo/*.h) $(HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(EXAMPLE_CFLAGS) -Iexamples/demo $(wildcard examples/demo/*.c) -o $@ $(EXAMPLE_LIBS)
 
-$(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(HEADERS)
+$(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(FORMATS) $(HEADERS)
 	@$(NEED) cc
 	@mkdir -p $(@D)
-	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) -o $@ $(EXAMPLE_LIBS)
+	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) -o $@ $(EXAMPLE_LIBS)
 
 # ---- tests ---------------------------------------------------------------------------------------
 

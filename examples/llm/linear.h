@@ -4,7 +4,7 @@
 
 #include "../common/files.h"
 #include "../common/parallel.h"
-#include "gguf.h"
+#include "../formats/gguf.h"
 
 #include "../../awq.h"
 

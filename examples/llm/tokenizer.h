@@ -5,7 +5,7 @@
 #ifndef LLM_TOKENIZER_H
 #define LLM_TOKENIZER_H
 
-#include "gguf.h"
+#include "../formats/gguf.h"
 
 #define NO_TOKEN UINT32_MAX
 

@@ -2,7 +2,7 @@
 #ifndef LLM_TINY_H
 #define LLM_TINY_H
 
-#include "../gguf.h"
+#include "../../formats/gguf.h"
 
 enum {
     TINY_DIM = 64, TINY_FFN = 96, TINY_HEADS = 4, TINY_KV_HEADS = 2, TINY_HEAD_DIM = 16,

@@ -2,8 +2,8 @@
 
     gguf_open() checks the whole header: counts, lengths, types, alignment, offsets, duplicate
     names. After it succeeds, nothing below can read outside the file. */
-#ifndef LLM_GGUF_H
-#define LLM_GGUF_H
+#ifndef FORMATS_GGUF_H
+#define FORMATS_GGUF_H
 
 #include "../common/files.h"
 
