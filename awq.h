@@ -2604,13 +2604,17 @@ static float awq__packed_scale(const awq_packed *p, size_t groups, size_t row, s
     return awq__load_le_float(p->data + awq__scale_at(p, groups, row, group), p->quant.scale_dtype);
 }
 
-static int awq__packed_zero(const awq_packed *p, size_t groups, size_t row, size_t group) {
-    size_t bytes = awq__zero_bytes(p->quant.bits), lane = row % AWQ_ROW_STEP;
-    const unsigned char *z =
-        p->data + p->zeros_offset + (row / AWQ_ROW_STEP * groups + group) * bytes;
+/* Of one row in a cell: a block of rows and a group, counted row block by row block. */
+static int awq__cell_zero(const awq_packed *p, size_t cell, size_t lane) {
+    size_t bytes = awq__zero_bytes(p->quant.bits);
+    const unsigned char *z = p->data + p->zeros_offset + cell * bytes;
     if (p->quant.symmetric) return 1 << (p->quant.bits - 1);
     if (bytes == AWQ_ROW_STEP) return z[lane];
     return lane < bytes ? z[lane] & 15 : z[lane - bytes] >> 4;
+}
+
+static int awq__packed_zero(const awq_packed *p, size_t groups, size_t row, size_t group) {
+    return awq__cell_zero(p, row / AWQ_ROW_STEP * groups + group, row % AWQ_ROW_STEP);
 }
 
 /* A word is 8 / width layers of 4 inputs, one per byte: layer f is bits width * f of every byte. No
@@ -3376,7 +3380,7 @@ static void awq__matmul_portable(const awq_packed *packed, const awq_prepared *x
 extern "C" {
 #endif
 
-#ifdef AWQ_NO_SIMD
+#ifndef AWQ__SIMD /* not wanted, or not there for this target */
 AWQDEF uint32_t awq_cpu_features(void) { return 0; }
 static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SETS]) {
     (void)features;
@@ -3440,6 +3444,7 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__FORMAT_PORTABLE
 #undef AWQ__A16_MAX
 #undef AWQ__LARGEST
+#undef AWQ__SIMD
 #undef AWQ__SIMD_SETS
 #undef AWQ__RESTRICT
 

@@ -130,7 +130,7 @@ typedef struct awq__terms {
     float scale;  /* sx */
     float offset; /* A8: -AWQ__MAGIC_FLOAT * sx */
     int32_t pair; /* two int16: A8 {-m, -sum}, A16 {-(sum % 256), -(sum / 256)} */
-    int32_t sum;  /* sum of the integers x, A16 */
+    int32_t sum;  /* sum of the integers x */
 } awq__terms;
 
 /* An int32 d, |d| < 2^22, added to the bits of 1.5 * 2^23 makes the float 1.5 * 2^23 + d. */
@@ -775,19 +775,13 @@ AWQ__AVX2 static void awq__row_sums_avx2(const unsigned char *q, size_t steps, i
 
 AWQ__AVX2 static void awq__fill_grid_avx2(const awq_packed *p, size_t cell, const int32_t sums[16],
                                           awq__panel *panel) {
-    size_t bytes = awq_dtype_size(p->quant.scale_dtype), zero_bytes, r;
-    const unsigned char *scales = p->data + p->scales_offset + cell * AWQ_ROW_STEP * bytes, *zeros;
+    size_t bytes = awq_dtype_size(p->quant.scale_dtype), r;
+    const unsigned char *scales = p->data + p->scales_offset + cell * AWQ_ROW_STEP * bytes;
     for (r = 0; r < AWQ_ROW_STEP; r += 8)
         _mm256_storeu_ps(panel->scale + r, awq__load8_avx2(scales + r * bytes,
                                                            p->quant.scale_dtype));
-    zero_bytes = awq__zero_bytes(p->quant.bits);
-    zeros = p->data + p->zeros_offset + cell * zero_bytes;
     for (r = 0; r < AWQ_ROW_STEP; r++) {
-        int zero = 1 << (p->quant.bits - 1);
-        if (!p->quant.symmetric)
-            zero = zero_bytes == AWQ_ROW_STEP ? zeros[r]
-                   : r < 8                    ? zeros[r] & 15
-                                              : zeros[r - 8] >> 4;
+        int zero = awq__cell_zero(p, cell, r);
         panel->zero[r] = zero;
         panel->pair[r] = panel->precision == AWQ_A16 ? awq__pair(zero, 256 * zero)
                                                      : awq__pair(sums[r], zero);
@@ -959,9 +953,8 @@ AWQ__INLINE AWQ__VNNI512 void awq__dots_avx512vnni(const awq__panel *panel, cons
     }
 }
 
-AWQ__INLINE AWQ__VNNI512 void awq__add_sums_avx512(__m512 value, const float *scale, float *sums) {
-    _mm512_storeu_ps(sums,
-                     _mm512_fmadd_ps(value, _mm512_loadu_ps(scale), _mm512_loadu_ps(sums)));
+AWQ__INLINE AWQ__VNNI512 void awq__add_sums_avx512(__m512 value, __m512 scale, float *sums) {
+    _mm512_storeu_ps(sums, _mm512_fmadd_ps(value, scale, _mm512_loadu_ps(sums)));
 }
 
 /* A8: the zero points first, then one plane; |sum| < 2^22 unless the weights are wide */
@@ -983,7 +976,8 @@ AWQ__INLINE AWQ__VNNI512 void awq__tile_a8_avx512vnni(const awq__panel *panel,
             __m512 sx = awq__spread_float_avx512(terms + t * slot_size);
             AWQ__UNROLL for (r = 0; r < 2; r++)
                 awq__add_sums_avx512(_mm512_mul_ps(_mm512_cvtepi32_ps(sum[t][r]), sx),
-                                     panel->scale + 16 * r, sums + 32 * t + 16 * r);
+                                     _mm512_loadu_ps(panel->scale + 16 * r),
+                                     sums + 32 * t + 16 * r);
         }
     } else {
         AWQ__UNROLL for (t = 0; t < tokens; t++) {
@@ -992,7 +986,8 @@ AWQ__INLINE AWQ__VNNI512 void awq__tile_a8_avx512vnni(const awq__panel *panel,
                                                      offsetof(awq__terms, offset));
             AWQ__UNROLL for (r = 0; r < 2; r++)
                 awq__add_sums_avx512(_mm512_fmadd_ps(_mm512_castsi512_ps(sum[t][r]), sx, offset),
-                                     panel->scale + 16 * r, sums + 32 * t + 16 * r);
+                                     _mm512_loadu_ps(panel->scale + 16 * r),
+                                     sums + 32 * t + 16 * r);
         }
     }
 }
@@ -1028,7 +1023,7 @@ AWQ__INLINE AWQ__VNNI512 void awq__tile_a16_avx512vnni(const awq__panel *panel,
         __m512 sx = awq__spread_float_avx512(terms + t * slot_size);
         AWQ__UNROLL for (r = 0; r < 2; r++)
             awq__add_sums_avx512(_mm512_mul_ps(_mm512_cvtepi32_ps(sum[t][r]), sx),
-                                 panel->scale + 16 * r, sums + 32 * t + 16 * r);
+                                 _mm512_loadu_ps(panel->scale + 16 * r), sums + 32 * t + 16 * r);
     }
 }
 
@@ -1060,15 +1055,20 @@ static void awq__multiply_avx512vnni(const awq__panel *panel, const unsigned cha
     }
 }
 
+AWQ__INLINE AWQ__AVX512 __m512 awq__load16_avx512(__mmask16 lanes, const unsigned char *p,
+                                                  awq_dtype dtype) {
+    __m256i half;
+    if (dtype == AWQ_F32) return _mm512_maskz_loadu_ps(lanes, p);
+    half = _mm256_maskz_loadu_epi16(lanes, p);
+    if (dtype == AWQ_F16) return _mm512_cvtph_ps(half);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
 /* Scales and zero points of 16 rows and one group. */
 AWQ__INLINE AWQ__VNNI512 __m512 awq__scales_avx512(const awq_packed *p, size_t cell) {
     size_t bytes = awq_dtype_size(p->quant.scale_dtype);
-    const unsigned char *at = p->data + p->scales_offset + cell * AWQ_ROW_STEP * bytes;
-    __m256i half;
-    if (p->quant.scale_dtype == AWQ_F32) return _mm512_loadu_ps(at);
-    half = _mm256_loadu_si256((const __m256i *)(const void *)at);
-    if (p->quant.scale_dtype == AWQ_F16) return _mm512_cvtph_ps(half);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+    return awq__load16_avx512(0xffff, p->data + p->scales_offset + cell * AWQ_ROW_STEP * bytes,
+                              p->quant.scale_dtype);
 }
 
 AWQ__INLINE AWQ__VNNI512 __m512i awq__zeros_avx512(const awq_packed *p, size_t cell) {
@@ -1084,7 +1084,6 @@ AWQ__INLINE AWQ__VNNI512 __m512i awq__zeros_avx512(const awq_packed *p, size_t c
     }
     return _mm512_cvtepu8_epi32(z);
 }
-
 
 /* 4-bit words of 16 rows to bytes; returns sum q of every row if asked to */
 AWQ__INLINE AWQ__VNNI512 __m512i awq__split_avx512vnni(const unsigned char *from, size_t words,
@@ -1119,9 +1118,9 @@ AWQ__INLINE AWQ__VNNI512 void awq__fill_rows_avx512vnni(const awq_packed *p,
                                                         awq__panel *panel) {
     const unsigned char *from = block->words + r * block->words_step;
     size_t cell = block->cell + r * block->cell_step, words = awq__ceil_div(block->n, 8);
+    int in_place = p->quant.bits == 8 && block->n % 32 == 0;
     __m512i zero = awq__zeros_avx512(p, cell), low = zero, high = _mm512_slli_epi32(zero, 8);
     awq__fetch_grid(p, cell);
-    int in_place = p->quant.bits == 8 && block->n % 32 == 0;
     panel->q[r] = in_place ? from : panel->bytes[0][r];
     if (block->n % 32) memset(panel->bytes[0][r], 0, sizeof panel->bytes[0][r]);
     if (p->quant.bits == 4 && panel->precision == AWQ_A16)
@@ -1199,24 +1198,28 @@ AWQ__INLINE AWQ__VNNI512 void awq__words_avx512vnni(const unsigned char *from, s
     }
 }
 
-/* What the sums of a block mean: the zero points in, times sx. second: of the plane, or sum q. */
-AWQ__INLINE AWQ__VNNI512 __m512 awq__value_avx512vnni(__m512i first, __m512i second, __m512i zero,
-                                                      int bits, int a16,
-                                                      const unsigned char *terms) {
-    __m512i pair = awq__spread_avx512(terms + offsetof(awq__terms, pair)), whole;
-    if (!a16) {
-        zero = _mm512_or_si512(_mm512_slli_epi32(zero, 16), second);
-        whole = _mm512_dpwssd_epi32(first, zero, pair);
-    } else if (bits == 4) {
-        whole = _mm512_add_epi32(_mm512_slli_epi32(first, 8), second);
-        zero = _mm512_or_si512(_mm512_slli_epi32(zero, 24), zero);
-        whole = _mm512_dpwssd_epi32(whole, zero, pair);
-    } else {
+/* Two int16 a row to meet awq__terms.pair; sums: sum q of the rows, for A8 */
+AWQ__INLINE AWQ__VNNI512 __m512i awq__pairs_avx512vnni(__m512i zero, __m512i sums, int a16) {
+    return a16 ? _mm512_or_si512(_mm512_slli_epi32(zero, 24), zero)
+               : _mm512_or_si512(_mm512_slli_epi32(zero, 16), sums);
+}
+
+/* What the integer sum of a block means: the zero points in, times sx. by_sum: A16 of wide weights,
+   whose products with the sum of x do not fit two int16. */
+AWQ__INLINE AWQ__VNNI512 __m512 awq__value_avx512vnni(__m512i whole, __m512i pair, __m512i zero,
+                                                      int by_sum, const unsigned char *terms) {
+    if (by_sum) {
         __m512i all = awq__spread_avx512(terms + offsetof(awq__terms, sum));
-        whole = _mm512_add_epi32(_mm512_slli_epi32(first, 8), second);
         whole = _mm512_sub_epi32(whole, _mm512_mullo_epi32(zero, all));
+    } else {
+        whole = _mm512_dpwssd_epi32(whole, pair,
+                                    awq__spread_avx512(terms + offsetof(awq__terms, pair)));
     }
     return _mm512_mul_ps(_mm512_cvtepi32_ps(whole), awq__spread_float_avx512(terms));
+}
+
+AWQ__INLINE AWQ__VNNI512 __m512i awq__join_planes_avx512(__m512i high, __m512i low) {
+    return _mm512_add_epi32(_mm512_slli_epi32(high, 8), low);
 }
 
 /* T tokens times R row blocks that are `spread` row blocks apart: sums[R][T][16] */
@@ -1241,14 +1244,16 @@ AWQ__INLINE AWQ__VNNI512 void awq__few_rows_avx512vnni(const awq_packed *p,
             awq__words_avx512vnni(from, words_step, words, bits, R, T, x, a16, few->inputs, sum);
             AWQ__UNROLL for (r = 0; r < R; r++) {
                 __m512i zero = awq__zeros_avx512(p, cell + r * spread * groups);
+                __m512i pair = awq__pairs_avx512vnni(zero, sum[r][T], a16);
                 __m512 scale = awq__scales_avx512(p, cell + r * spread * groups);
                 awq__fetch_grid(p, cell + r * spread * groups);
                 AWQ__UNROLL for (t = 0; t < T; t++) {
-                    const unsigned char *terms = x[t] + (a16 ? 2 : 1) * few->inputs;
-                    __m512 value = awq__value_avx512vnni(sum[r][t], sum[r][a16 ? T + t : T], zero,
-                                                         bits, a16, terms);
-                    float *to = sums + 16 * (r * T + t);
-                    _mm512_storeu_ps(to, _mm512_fmadd_ps(value, scale, _mm512_loadu_ps(to)));
+                    __m512i whole =
+                        a16 ? awq__join_planes_avx512(sum[r][t], sum[r][T + t]) : sum[r][t];
+                    awq__add_sums_avx512(
+                        awq__value_avx512vnni(whole, pair, zero, a16 && bits != 4,
+                                              x[t] + (a16 ? 2 : 1) * few->inputs),
+                        scale, sums + 16 * (r * T + t));
                 }
             }
             from += 64 * words;
@@ -1364,25 +1369,16 @@ AWQ__INLINE AWQ__AMX void awq__add_amx(const awq__panel *panel, const int32_t *f
                                        size_t slot_size, float *sums) {
     size_t t, r;
     for (r = 0; r < 2; r++) {
-        const __m512i rows = _mm512_loadu_si512(panel->pair + 16 * r),
+        const __m512i pair = _mm512_loadu_si512(panel->pair + 16 * r),
                       zero = _mm512_loadu_si512(panel->zero + 16 * r);
         const __m512 scale = _mm512_loadu_ps(panel->scale + 16 * r);
         for (t = 0; t < 2 * AWQ__AMX_TOKENS; t++, first += 16, second += 16) {
             const unsigned char *at = terms + t * slot_size;
-            float *to = sums + t * AWQ__PANEL_ROWS + 16 * r;
-            __m512i pair = awq__spread_avx512(at + offsetof(awq__terms, pair));
             __m512i whole = _mm512_loadu_si512(first);
-            __m512 value;
-            if (a16) whole = _mm512_add_epi32(_mm512_slli_epi32(whole, 8),
-                                              _mm512_loadu_si512(second));
-            if (a16 && panel->wide) {
-                __m512i all = awq__spread_avx512(at + offsetof(awq__terms, sum));
-                whole = _mm512_sub_epi32(whole, _mm512_mullo_epi32(zero, all));
-            } else {
-                whole = _mm512_dpwssd_epi32(whole, rows, pair);
-            }
-            value = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), awq__spread_float_avx512(at));
-            _mm512_storeu_ps(to, _mm512_fmadd_ps(value, scale, _mm512_loadu_ps(to)));
+            if (a16) whole = awq__join_planes_avx512(whole, _mm512_loadu_si512(second));
+            awq__add_sums_avx512(
+                awq__value_avx512vnni(whole, pair, zero, a16 && panel->wide, at), scale,
+                sums + t * AWQ__PANEL_ROWS + 16 * r);
         }
     }
 }
@@ -1477,7 +1473,7 @@ AWQ__AVX2 static int awq__widen_range_avx2(const float *u, size_t n, float *lo, 
     return i == n || awq__widen_range_portable(u + i, n - i, lo, hi);
 }
 
-/* The low bytes of 32 small integers, in order: signed, or unsigned. */
+/* 32 small integers as bytes, in order. */
 AWQ__INLINE AWQ__AVX2 __m256i awq__unsigned_bytes_avx2(const __m256i v[4]) {
     __m256i bytes =
         _mm256_packus_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
@@ -1624,15 +1620,8 @@ AWQ__INLINE AWQ__AVX512 void awq__load_scaled16_avx512(const unsigned char *p, a
     size_t i, size = awq_dtype_size(dtype);
     for (i = 0; i < n; i += 16) {
         __mmask16 lanes = awq__lanes_avx512(n, i);
-        __m512 v;
+        __m512 v = awq__load16_avx512(lanes, p + i * size, dtype);
         _mm_prefetch((const char *)p + i * size + AWQ__AHEAD, _MM_HINT_T0);
-        if (dtype == AWQ_F32) v = _mm512_maskz_loadu_ps(lanes, p + i * size);
-        else {
-            __m256i half = _mm256_maskz_loadu_epi16(lanes, p + i * size);
-            v = dtype == AWQ_F16
-                    ? _mm512_cvtph_ps(half)
-                    : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-        }
         if (scale) v = _mm512_mul_ps(v, _mm512_maskz_loadu_ps(lanes, scale + i));
         _mm512_mask_storeu_ps(u + i, lanes, v);
     }
@@ -1820,10 +1809,6 @@ static void awq__quantize_avx512(awq_kernels *k) {
 
 #ifndef AWQ__X86
 
-static void awq__load_plain(const void *from, awq_dtype dtype, size_t n, float *to) {
-    awq__load_row(awq_matrix_view(from, dtype, 1, n), 0, 0, n, to);
-}
-
 static int awq__round_slot_plain(const float *x, size_t inputs, awq_precision precision,
                                  unsigned char *slot) {
     int16_t xi[AWQ__CHUNK];
@@ -1859,7 +1844,7 @@ static awq_status awq__prepare_plain(const awq_prepared *shape, awq_matrix x,
                                      const float *input_scale, void *memory, size_t token_begin,
                                      size_t token_end, awq_where *where) {
     (void)memory;
-    return awq__prepare_slots(awq__load_plain, awq__round_slot_plain, shape, x, input_scale,
+    return awq__prepare_slots(awq__load_values, awq__round_slot_plain, shape, x, input_scale,
                               token_begin, token_end, where);
 }
 
@@ -1898,14 +1883,11 @@ static void awq__row_grids(const awq_packed *p, size_t cell, size_t row_block, a
     int32_t *zero = panel->zero + AWQ_ROW_STEP * row_block;
     size_t r, size = awq_dtype_size(p->quant.scale_dtype);
     const unsigned char *at = p->data + p->scales_offset + cell * AWQ_ROW_STEP * size;
-    const unsigned char *z = p->data + p->zeros_offset + cell * awq__zero_bytes(p->quant.bits);
     for (r = 0; r < AWQ_ROW_STEP; r++) {
+        int z = awq__cell_zero(p, cell, r);
         scale[r] = awq__load_le_float(at + r * size, p->quant.scale_dtype);
-        if (p->quant.symmetric) center[r] = (unsigned char)(1 << (p->quant.bits - 1));
-        else if (panel->wide) center[r] = z[r];
-        else center[r] = r < 8 ? z[r] & 15 : z[r - 8] >> 4;
-        zero[r] = panel->wide ? center[r] - 128 : 0;
-        if (panel->wide) center[r] = 128;
+        zero[r] = panel->wide ? z - 128 : 0;
+        center[r] = (unsigned char)(panel->wide ? 128 : z);
     }
 }
 #endif
@@ -2671,91 +2653,70 @@ AWQDEF uint32_t awq_cpu_features(void) { return AWQ_CPU_WASM_SIMD; }
 AWQDEF uint32_t awq_cpu_features(void) { return AWQ_CPU_RVV; }
 #endif
 
-/* A slot-based kernel set; the hot loops of quantization come from the portable one or its own. */
-static awq_kernels awq__slot_kernels(const char *name) {
+typedef awq_status awq__prepare(const awq_prepared *shape, awq_matrix x, const float *input_scale,
+                                void *memory, size_t token_begin, size_t token_end,
+                                awq_where *where);
+typedef void awq__matmul(const awq_packed *packed, const awq_prepared *x, const float *bias,
+                         awq_matrix y, size_t row_begin, size_t row_end);
+
+/* A set on slots; the hot loops of quantization stay the portable ones. */
+static awq_kernels awq__slot_kernels(const char *name, awq__prepare *prepare,
+                                     awq__matmul *matmul) {
     awq_kernels k = awq_kernels_portable();
     k.name = name;
     k.prepared_format = AWQ__FORMAT_SLOTS;
     k.token_size = awq__token_size_slots;
-    return k;
-}
-
-#ifndef AWQ__X86
-static awq_kernels awq__plain_kernels(const char *name,
-                                      void (*matmul)(const awq_packed *packed,
-                                                     const awq_prepared *x, const float *bias,
-                                                     awq_matrix y, size_t row_begin,
-                                                     size_t row_end)) {
-    awq_kernels k = awq__slot_kernels(name);
-    k.prepare = awq__prepare_plain;
+    k.prepare = prepare;
     k.matmul_rows = matmul;
     return k;
 }
-#endif
 
 /* The sets that need no other features, fastest first. */
 static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SETS]) {
     size_t n = 0;
 #ifdef AWQ__X86
+    size_t i = 0;
+    const uint32_t avx2 = AWQ_CPU_AVX2, avxvnni = avx2 | AWQ_CPU_AVX_VNNI;
+    const uint32_t avx512vnni = avx2 | AWQ_CPU_AVX512 | AWQ_CPU_AVX512_VNNI;
+    const uint32_t amx = avx512vnni | AWQ_CPU_AMX;
+    (void)avxvnni;
+    (void)amx;
 #ifdef AWQ__HAS_AMX
-    if ((features & AWQ_CPU_AVX2) && (features & AWQ_CPU_AVX512) &&
-        (features & AWQ_CPU_AVX512_VNNI) && (features & AWQ_CPU_AMX)) {
-        out[n] = awq__slot_kernels("amx");
-        awq__quantize_avx512(&out[n]);
-        out[n].prepare = awq__prepare_avx2;
-        out[n++].matmul_rows = awq__matmul_amx;
-    }
+    if ((features & amx) == amx)
+        out[n++] = awq__slot_kernels("amx", awq__prepare_avx2, awq__matmul_amx);
 #endif
-    if ((features & AWQ_CPU_AVX2) && (features & AWQ_CPU_AVX512) &&
-        (features & AWQ_CPU_AVX512_VNNI)) {
-        out[n] = awq__slot_kernels("avx512vnni");
-        awq__quantize_avx512(&out[n]);
-        out[n].prepare = awq__prepare_avx2;
-        out[n++].matmul_rows = awq__matmul_avx512vnni;
-    }
+    if ((features & avx512vnni) == avx512vnni)
+        out[n++] = awq__slot_kernels("avx512vnni", awq__prepare_avx2, awq__matmul_avx512vnni);
+    while (i < n) awq__quantize_avx512(&out[i++]);
 #ifdef AWQ__HAS_AVXVNNI
-    if ((features & AWQ_CPU_AVX2) && (features & AWQ_CPU_AVX_VNNI)) {
-        out[n] = awq__slot_kernels("avxvnni");
-        awq__quantize_avx2(&out[n]);
-        out[n].prepare = awq__prepare_avx2;
-        out[n++].matmul_rows = awq__matmul_avxvnni;
-    }
+    if ((features & avxvnni) == avxvnni)
+        out[n++] = awq__slot_kernels("avxvnni", awq__prepare_avx2, awq__matmul_avxvnni);
 #endif
-    if (features & AWQ_CPU_AVX2) {
-        out[n] = awq__slot_kernels("avx2");
-        awq__quantize_avx2(&out[n]);
-        out[n].prepare = awq__prepare_avx2;
-        out[n++].matmul_rows = awq__matmul_avx2;
-    }
+    if (features & avx2)
+        out[n++] = awq__slot_kernels("avx2", awq__prepare_avx2, awq__matmul_avx2);
+    while (i < n) awq__quantize_avx2(&out[i++]);
 #endif
 #ifdef AWQ__NEON
     if (!(features & AWQ_CPU_NEON)) return n;
 #ifdef AWQ__I8MM
     if ((features & AWQ_CPU_DOTPROD) && (features & AWQ_CPU_I8MM))
-        out[n++] = awq__plain_kernels("i8mm", awq__matmul_i8mm);
+        out[n++] = awq__slot_kernels("i8mm", awq__prepare_plain, awq__matmul_i8mm);
 #endif
 #ifdef AWQ__DOTPROD
-    if (features & AWQ_CPU_DOTPROD) out[n++] = awq__plain_kernels("dotprod", awq__matmul_dotprod);
+    if (features & AWQ_CPU_DOTPROD)
+        out[n++] = awq__slot_kernels("dotprod", awq__prepare_plain, awq__matmul_dotprod);
 #endif
-    out[n++] = awq__plain_kernels("neon", awq__matmul_neon);
+    out[n++] = awq__slot_kernels("neon", awq__prepare_plain, awq__matmul_neon);
 #endif
 #ifdef AWQ__WASM
-    if (features & AWQ_CPU_WASM_SIMD) out[n++] = awq__plain_kernels("wasm", awq__matmul_wasm);
+    if (features & AWQ_CPU_WASM_SIMD)
+        out[n++] = awq__slot_kernels("wasm", awq__prepare_plain, awq__matmul_wasm);
 #endif
 #ifdef AWQ__RVV
-    if (features & AWQ_CPU_RVV) out[n++] = awq__plain_kernels("rvv", awq__matmul_rvv);
+    if (features & AWQ_CPU_RVV)
+        out[n++] = awq__slot_kernels("rvv", awq__prepare_plain, awq__matmul_rvv);
 #endif
     return n;
-}
-
-#else /* no SIMD for this target */
-
-AWQDEF uint32_t awq_cpu_features(void) { return 0; }
-
-static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SETS]) {
-    (void)features;
-    (void)out;
-    return 0;
 }
 
 #endif /* AWQ__SIMD */
@@ -2806,7 +2767,6 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
 #undef AWQ__RUN_RVV
 #undef AWQ__RVV
 #undef AWQ__SHIFT_RVV
-#undef AWQ__SIMD
 #undef AWQ__START_RVV
 #undef AWQ__TARGET
 #undef AWQ__TILE_RVV
