@@ -104,6 +104,11 @@ extern "C" {
 #define AWQ__TARGET(features)
 #define AWQ__UNROLL
 #define AWQ__KEEP(v)
+#ifdef AWQ__X86
+#define AWQ__CLAIM(p) _m_prefetchw((void *)(p))
+#else
+#define AWQ__CLAIM(p) (void)(p)
+#endif
 #else
 #define AWQ__INLINE static inline __attribute__((always_inline))
 #define AWQ__ALIGNED __attribute__((aligned(64))) /* on whole cache lines */
@@ -114,6 +119,11 @@ extern "C" {
 #define AWQ__UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define AWQ__UNROLL _Pragma("GCC unroll 16")
+#endif
+#if defined(AWQ__X86)
+#define AWQ__CLAIM(p) __asm__ volatile("prefetchw %0" : : "m"(*(const char *)(p)))
+#else
+#define AWQ__CLAIM(p) __builtin_prefetch(p, 1)
 #endif
 /* Ends the life of v here and begins a new one: else gcc keeps two copies of every accumulator. */
 #define AWQ__KEEP(v) __asm__("" : "+v"(v))
@@ -332,52 +342,71 @@ static size_t awq__batch_size(const awq_prepared *x) {
     return awq__align(awq__ceil_div(x->tokens, awq__ceil_div(x->tokens, most)), 12);
 }
 
-/* sums[token][panel row] = the product of a batch and row_blocks row blocks, `spread` apart */
-static void awq__multiply_rows(const awq__tiles *tiles, const awq_packed *p, const awq_prepared *x,
-                               size_t row, size_t row_blocks, size_t spread, size_t first,
-                               size_t tokens, awq__panel *panel, float *sums) {
+/* A batch of tokens and the row blocks of a panel. These are far apart, so that each is one long
+   stream through memory: block r has rows [row + r * step, row + r * step + AWQ_ROW_STEP). */
+typedef struct awq__part {
+    size_t first, tokens;
+    size_t row, row_blocks, step;
+} awq__part;
+
+/* Writing a line of y takes it from whoever had it last, which is slow: ask while there is still
+   work. Of the tokens [begin, end) of a part. */
+static void awq__claim_outputs(awq_matrix y, const awq__part *part, size_t begin, size_t end) {
+    size_t t, r;
+    for (t = begin; t < end; t++)
+        for (r = 0; r < part->row_blocks; r++)
+            AWQ__CLAIM(awq__at(y, part->first + t, part->row + r * part->step));
+}
+
+/* sums[token][panel row] = the product of a part; y is only told that it will be written */
+static void awq__multiply_part(const awq__tiles *tiles, const awq_packed *p, const awq_prepared *x,
+                               const awq__part *part, awq_matrix y, awq__panel *panel,
+                               float *sums) {
     size_t in = p->in_features, size = awq__group_size(in, p->quant.group_size), begin, left, index;
-    size_t slot_size = awq__slot_size(in, p->quant.group_size, x->precision);
+    size_t slot_size = awq__slot_size(in, p->quant.group_size, x->precision), done = 0;
     awq__block block;
-    block.row_blocks = row_blocks;
-    block.words = p->data + awq__word_at(p, row, 0);
-    block.words_step = spread * awq__row_words(p->quant, in) * 4 * AWQ_ROW_STEP;
-    block.cell = row / AWQ_ROW_STEP * awq__ceil_div(in, size);
-    block.cell_step = spread * awq__ceil_div(in, size);
-    memset(sums, 0, tokens * tiles->rows * sizeof *sums);
+    block.row_blocks = part->row_blocks;
+    block.words = p->data + awq__word_at(p, part->row, 0);
+    block.words_step = part->step * awq__row_words(p->quant, in) * 4;
+    block.cell = part->row / AWQ_ROW_STEP * awq__ceil_div(in, size);
+    block.cell_step = part->step / AWQ_ROW_STEP * awq__ceil_div(in, size);
+    memset(sums, 0, part->tokens * tiles->rows * sizeof *sums);
     for (begin = index = 0; begin < in; begin += size, block.cell++)
         for (left = awq__min(size, in - begin); left; left -= block.n, index++) {
             block.n = awq__min(left, AWQ__CHUNK);
             tiles->fill(p, &block, panel);
-            awq__multiply_batch(tiles, panel, x, slot_size, index, first, tokens, sums);
+            awq__claim_outputs(y, part, part->tokens * done / in,
+                               part->tokens * (done + block.n) / in);
+            awq__multiply_batch(tiles, panel, x, slot_size, index, part->first, part->tokens, sums);
             block.words += awq__words(p->quant.bits, block.n) * 4 * AWQ_ROW_STEP;
+            done += block.n;
         }
 }
 
-/* The row blocks of a panel are far apart, so that each is one long stream through memory. */
 static void awq__matmul_tiles(const awq__tiles *tiles, const awq_packed *packed,
                               const awq_prepared *x, const float *bias, awq_matrix y,
                               size_t row_begin, size_t row_end) {
     AWQ__ALIGNED float sums[AWQ__BATCH * AWQ__PANEL_ROWS];
     AWQ__ALIGNED awq__panel panel;
-    size_t all = awq__ceil_div(row_end - row_begin, AWQ_ROW_STEP), batch, token, i, r, row;
+    size_t all = awq__ceil_div(row_end - row_begin, AWQ_ROW_STEP), batch, i, r, row;
     size_t spread = awq__ceil_div(all, tiles->rows / AWQ_ROW_STEP);
+    awq__part part;
     if (x->tokens == 0) return;
     panel.inputs = awq__slot_inputs(x->in_features, x->group_size);
     panel.precision = x->precision;
     panel.wide = packed->quant.bits == 8;
     batch = awq__batch_size(x);
-    for (token = 0; token < x->tokens; token += batch)
+    part.step = spread * AWQ_ROW_STEP;
+    for (part.first = 0; part.first < x->tokens; part.first += batch)
         for (i = 0; i < spread; i++) {
-            size_t tokens = awq__min(batch, x->tokens - token);
-            size_t row_blocks = awq__ceil_div(all - i, spread);
-            row = row_begin + i * AWQ_ROW_STEP;
-            awq__multiply_rows(tiles, packed, x, row, row_blocks, spread, token, tokens, &panel,
-                               sums);
-            for (r = 0; r < row_blocks; r++, row += spread * AWQ_ROW_STEP)
-                tiles->store(sums + r * AWQ_ROW_STEP, tiles->rows, tokens,
+            part.tokens = awq__min(batch, x->tokens - part.first);
+            part.row = row = row_begin + i * AWQ_ROW_STEP;
+            part.row_blocks = awq__ceil_div(all - i, spread);
+            awq__multiply_part(tiles, packed, x, &part, y, &panel, sums);
+            for (r = 0; r < part.row_blocks; r++, row += part.step)
+                tiles->store(sums + r * AWQ_ROW_STEP, tiles->rows, part.tokens,
                              awq__min(AWQ_ROW_STEP, row_end - row), bias ? bias + row : NULL, y,
-                             token, row);
+                             part.first, row);
         }
 }
 
@@ -2737,6 +2766,7 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
 #undef AWQ__AVXVNNI
 #undef AWQ__BATCH
 #undef AWQ__BATCH_BYTES
+#undef AWQ__CLAIM
 #undef AWQ__DOTPROD
 #undef AWQ__EACH_FEW
 #undef AWQ__EACH_TILE

@@ -10,13 +10,15 @@
 #define PATIENCE     10     /* times the time of a line, after which one round must do            */
 #define KEPT         3      /* readers that are measured beside a product: the best of all        */
 #define METERS_MAX   (READERS_MAX + PEAKS_MAX)
-#define CALL_SECONDS 5e-4   /* short calls are repeated until a sample takes this long            */
+#define SAMPLE_LEAST 5e-4   /* seconds; short calls are repeated until a sample takes this long   */
+#define SAMPLE_MOST  1e-2   /* what a limit's sample need not exceed                              */
 #define PEAK_STEPS   100000
 #define THREADS_SEEN 64
 
-/*  Something that has a rate: bytes, operations or calls per second of all threads together.     */
+/*  Something that has a rate: bytes, operations or calls per second of all threads together,
+    sampled for at least so many seconds.                                                         */
 typedef struct meter {
-    double (*rate)(pool *p, void *what);
+    double (*rate)(pool *p, void *what, double least);
     void *what;
     double samples[ROUNDS_MOST];
 } meter;
@@ -37,7 +39,7 @@ static void read_share(void *arg, size_t thread)
     (void)sink;
 }
 
-static double read_rate(pool *p, void *what)
+static double read_rate(pool *p, void *what, double least)
 {
     reading *r = what;
     size_t calls = 0;
@@ -49,7 +51,7 @@ static double read_rate(pool *p, void *what)
         pool_run(p, read_share, r);
         calls++;
         seconds = seconds_now() - begin;
-    } while (seconds < CALL_SECONDS);
+    } while (seconds < least);
     return (double)(calls * r->share * pool_threads(p)) / seconds;
 }
 
@@ -60,15 +62,20 @@ static void peak_steps(void *arg, size_t thread)
     (void)sink, (void)thread;
 }
 
-static double peak_rate(pool *p, void *what)
+static double peak_rate(pool *p, void *what, double least)
 {
     const peak *how = what;
-    double begin = seconds_now();
-    pool_run(p, peak_steps, what);
-    return PEAK_STEPS * how->ops_per_step * (double)pool_threads(p) / (seconds_now() - begin);
+    size_t calls = 0;
+    double begin = seconds_now(), seconds;
+    do {
+        pool_run(p, peak_steps, what);
+        calls++;
+        seconds = seconds_now() - begin;
+    } while (seconds < least);
+    return PEAK_STEPS * how->ops_per_step * (double)(calls * pool_threads(p)) / seconds;
 }
 
-static double call_rate(pool *p, void *what)
+static double call_rate(pool *p, void *what, double least)
 {
     work *w = what;
     size_t calls = 0;
@@ -77,7 +84,7 @@ static double call_rate(pool *p, void *what)
         w->run(w->arg, rotation_next(&w->weights), p);
         calls++;
         seconds = seconds_now() - begin;
-    } while (seconds < CALL_SECONDS);
+    } while (seconds < least);
     return (double)calls / seconds;
 }
 
@@ -91,15 +98,27 @@ static double line_seconds(void)
     return seconds > 0 ? seconds : 0.5;
 }
 
+/*  All meters run as long as the first: a core that multiplies 512 bits wide slows down within
+    milliseconds, so a shorter limit would be one that no product can hold.                       */
+static void run_round(pool *p, meter *meters, size_t count, size_t round)
+{
+    double begin = seconds_now(), least = SAMPLE_LEAST;
+    size_t i;
+    for (i = 0; i < count; i++) {
+        meters[i].samples[round] = meters[i].rate(p, meters[i].what, least);
+        if (i == 0) least = seconds_now() - begin;
+        if (least > SAMPLE_MOST) least = SAMPLE_MOST;
+    }
+}
+
 static size_t run_rounds(pool *p, meter *meters, size_t count)
 {
     const double begin = seconds_now(), enough = line_seconds();
-    size_t round, i;
+    size_t round;
     for (round = 0; round < ROUNDS_MOST; round++) {
         double spent = seconds_now() - begin;
         if (round && spent > (round < ROUNDS_LEAST ? PATIENCE * enough : enough)) break;
-        for (i = 0; i < count; i++)
-            meters[i].samples[round] = meters[i].rate(p, meters[i].what);
+        run_round(p, meters, count, round);
     }
     return round;
 }
@@ -179,7 +198,7 @@ static double limit_of(const work *w, const meter *read, const meter *peak_meter
 measurement measure(pool *p, work *w, work *other)
 {
     meter meters[2 + KEPT + PEAKS_MAX];
-    meter *readers = meters + 1, *peaks = readers + KEPT, *end;
+    meter *peaks = meters + 1, *readers, *end;
     peak peak_list[PEAKS_MAX];
     reading readings[KEPT];
     size_t peak_count = limit_peaks(w->peak, peak_list), rounds, i;
@@ -189,9 +208,10 @@ measurement measure(pool *p, work *w, work *other)
 
     meters[0].rate = call_rate;
     meters[0].what = w;
-    meter_readers(readers, readings, best_readers(p, &w->weights), KEPT, &w->weights);
     meter_peaks(peaks, peak_list, peak_count);
-    end = peaks + peak_count;
+    readers = peaks + peak_count;
+    meter_readers(readers, readings, best_readers(p, &w->weights), KEPT, &w->weights);
+    end = readers + KEPT;
     end->rate = call_rate;
     end->what = other;
     rounds = run_rounds(p, meters, (size_t)(end - meters) + (other != NULL));
