@@ -226,12 +226,13 @@ AWQDEF int         awq_version(void);
 
 /*  Plain sums and maxima over the tokens seen. w is the token's weight (1 unless given); a token of
     weight 0 is not read. Shards are merged by adding sums and taking maxima: awq_stats_merge(), or
-    an all-reduce over these arrays. sketch = R X with random signs R, so that for any row d of
-    weight error  E |S d|^2 / sketch_rows = sum w (d.x)^2  whatever the number of tokens.         */
+    an all-reduce over these arrays. sketch: every token is added to one of its rows, drawn at
+    random, with a random sign, so that for any row d of weight error  E |S d|^2 = sum w (d.x)^2
+    whatever the number of tokens.                                                                */
 typedef struct awq_stats {
     size_t    in_features;
-    size_t    sketch_rows;  /* 0: no sketch; 64 .. 256 are useful                                 */
-    uint64_t  sketch_seed;  /* of the random signs; give every shard another one                  */
+    size_t    sketch_rows;  /* 0: no sketch; 128 .. 512 are useful                                */
+    uint64_t  sketch_seed;  /* of rows and signs; give every shard another one                    */
     uint64_t  count;        /* tokens of weight > 0                                               */
     double    weight;       /* sum of w                                                           */
     float    *abs_max;      /* [in_features]               max |x| (not weighted)                 */
@@ -258,9 +259,10 @@ AWQDEF awq_status awq_stats_init(awq_stats *stats, size_t in_features, size_t sk
     Errors    NULL, SHAPE, DTYPE; DATA: where->row is the token (where->col = in_features: its
               weight). A batch with bad data changes nothing.
     Threads   one call at a time per stats; give each thread its own and merge, or pass a parallel.
-    Numerics  sums in double; sketch and Gram in fp32, over 32 tokens of a call at a time, then
-              added: their last bits depend on how tokens are cut into calls
-    Source    maxima: Lin et al. 2023, sec. 3.2; token weights: docs/how-awq-works.md            */
+    Numerics  sums in double; sketch and Gram in fp32, the Gram over 32 tokens of a call at a time,
+              then added: its last bits depend on how tokens are cut into calls
+    Source    maxima: Lin et al. 2023, sec. 3.2; sketch: Charikar, Chen, Farach-Colton 2002;
+              token weights: docs/how-awq-works.md                                                */
 AWQDEF awq_status awq_stats_add(const awq_kernels *k, awq_stats *stats, awq_matrix x,
                                 const float *token_weight, const awq_parallel *parallel,
                                 awq_where *where);
@@ -349,8 +351,10 @@ AWQDEF awq_search_config awq_search_preset(awq_preset preset, awq_quant quant);
     Shapes    weights: weight_count views (out_features_i, in_features); scale [in_features];
               loss_curve [grid_points] or NULL: the whole curve (inf where s was not usable)
     Memory    scratch: awq_search_scratch_size() bytes, aligned for double; 0 from it: overflow.
-              AWQ_LOSS_ROWS needs 4 * tokens * in_features bytes, the sketch 4 * rows * in_features;
-              every worker 72 * in_features + 256 * tokens (or rows of the sketch) more.
+              AWQ_LOSS_ROWS needs 4 * tokens * in_features bytes, the sketch 4 * (rows + 64) *
+              in_features; every worker 72 * in_features + 256 * tokens (or sketch rows) more.
+    Sketch    from 128 rows on, the grid is measured on the sketch folded to 64 rows, then the best
+              four and s = 1 on all of it: loss_curve has what was measured last
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA (where->matrix: which weight; weight_count:
               the rows of X), SCALE, CALLBACK
     Threads   pure; work is spread over `parallel`, losses are reduced in a fixed order in double
@@ -1152,29 +1156,26 @@ static void awq__batch_moments(void *arg, size_t begin, size_t end, size_t worke
     }
 }
 
-/* +1 or -1: the sign of token number `token` in sketch row `row`. The mixer is splitmix64's. */
-static float awq__sign(uint64_t seed, uint64_t token, size_t row) {
-    uint64_t h = seed + token * 0x9e3779b97f4a7c15u + (uint64_t)row * 0xd1b54a32d192ed03u;
+/* The row of the sketch that token number `token` is added to, and its sign. The mixer is
+   splitmix64's. */
+static size_t awq__sketch_row(const awq_stats *s, uint64_t token, float *sign) {
+    uint64_t h = s->sketch_seed + token * 0x9e3779b97f4a7c15u;
     h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
     h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
-    return (h ^ (h >> 31)) & 1u ? -1.0f : 1.0f;
+    h ^= h >> 31;
+    *sign = h & 1u ? -1.0f : 1.0f;
+    return (size_t)((h >> 1) % s->sketch_rows);
 }
 
 static void awq__batch_sketch(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__batch *b = (const awq__batch *)arg;
     const awq_stats *s = b->stats;
-    float sign[AWQ__BLOCK], sum[AWQ__CHUNK];
-    size_t r, t, c, i;
+    size_t t;
     (void)worker;
-    for (c = begin; c < end; c += AWQ__CHUNK) {
-        size_t n = awq__min(AWQ__CHUNK, end - c);
-        for (r = 0; r < s->sketch_rows; r++) {
-            float *out = s->sketch + r * s->in_features + c;
-            for (t = 0; t < b->tokens; t++) sign[t] = awq__sign(s->sketch_seed, s->count + t, r);
-            for (i = 0; i < n; i++) sum[i] = 0;
-            b->k->add_products(sum, n, sign, 1, s->block + c, s->in_features, b->tokens);
-            for (i = 0; i < n; i++) out[i] += sum[i];
-        }
+    for (t = 0; t < b->tokens; t++) {
+        float sign, *row = s->sketch + awq__sketch_row(s, s->count + t, &sign) * s->in_features;
+        b->k->add_products(row + begin, end - begin, &sign, 1,
+                           s->block + t * s->in_features + begin, 0, 1);
     }
 }
 
@@ -1547,22 +1548,27 @@ static awq_status awq__spread_rows(awq__evidence *e, const awq_inputs *inputs, s
     return AWQ_OK;
 }
 
+/* The loss on this sketch, of tokens of this weight. */
+static void awq__use_sketch(awq__evidence *e, const float *sketch, size_t rows, double weight) {
+    size_t r;
+    e->x = awq_matrix_view(sketch, AWQ_F32, rows, e->in_features);
+    e->tokens = awq__align(rows, AWQ__TILE);
+    e->divisor = weight;
+    memset(e->xt, 0, e->tokens * e->in_features * sizeof *e->xt);
+    for (r = 0; r < rows && !e->as_bytes; r++)
+        awq__spread_token(e, r, 0, e->in_features, sketch + r * e->in_features);
+}
+
 /* Fill what awq__evidence_layout laid out. `matrix` is how *where names the rows of X. */
 static awq_status awq__evidence_fill(awq__evidence *e, const awq_inputs *inputs, size_t matrix,
                                      awq_where *where) {
     const awq_stats *s = inputs->stats;
-    size_t r, c;
+    size_t c;
     if (e->loss == AWQ_LOSS_ROWS) {
         e->x = inputs->rows;
         return awq__spread_rows(e, inputs, matrix, where);
     }
-    if (e->loss == AWQ_LOSS_SKETCH) {
-        e->x = awq_matrix_view(s->sketch, AWQ_F32, s->sketch_rows, e->in_features);
-        memset(e->xt, 0, e->tokens * e->in_features * sizeof *e->xt);
-        for (r = 0; r < s->sketch_rows && !e->as_bytes; r++)
-            awq__spread_token(e, r, 0, e->in_features, s->sketch + r * e->in_features);
-        e->divisor = s->weight * (double)s->sketch_rows;
-    }
+    if (e->loss == AWQ_LOSS_SKETCH) awq__use_sketch(e, s->sketch, s->sketch_rows, s->weight);
     if (e->loss == AWQ_LOSS_GRAM) {
         e->gram = s->gram;
         e->divisor = s->weight;
@@ -1820,10 +1826,14 @@ AWQDEF awq_status awq_scale_at(awq_scale_rule rule, double ratio, size_t in_feat
     return AWQ_OK;
 }
 
+#define AWQ__COARSE 64   /* rows of the folded sketch */
+#define AWQ__SHORTLIST 4 /* candidates that are measured on all of it */
+
 /* What a search keeps in the caller's scratch. */
 typedef struct awq__search_state {
     awq__evidence evidence;
     awq__loss_task task;
+    float *coarse;       /* [AWQ__COARSE][in_features], or NULL */
     float *act_stat;     /* [in_features] */
     float *candidate;    /* [in_features] */
     double *weight_stat; /* [in_features] */
@@ -1833,14 +1843,15 @@ typedef struct awq__search_state {
 static void awq__search_layout(awq__search_state *state, awq__arena *arena,
                                const awq_inputs *inputs, const awq_matrix *weights,
                                size_t weight_count, const awq_parallel *parallel) {
-    size_t i, in = weights[0].cols, rows = 0,
-              workers = awq__workers(parallel);
+    size_t i, in = weights[0].cols, rows = 0, workers = awq__workers(parallel);
     memset(state, 0, sizeof *state);
     for (i = 0; i < weight_count; i++) {
         rows = weights[i].rows > rows ? weights[i].rows : rows;
         state->total_rows += (double)weights[i].rows;
     }
     awq__evidence_layout(&state->evidence, arena, inputs, in);
+    if (inputs->loss == AWQ_LOSS_SKETCH && inputs->stats->sketch_rows >= 2 * AWQ__COARSE)
+        state->coarse = (float *)awq__take(arena, awq__mul(in, AWQ__COARSE), sizeof(float));
     state->act_stat = (float *)awq__take(arena, in, sizeof(float));
     state->candidate = (float *)awq__take(arena, in, sizeof(float));
     state->weight_stat = (double *)awq__take(arena, in, sizeof(double));
@@ -1973,30 +1984,103 @@ static awq_status awq__find_unusable(const awq_kernels *k, const awq_quant *quan
     return awq__fail(where, AWQ_ERR_DATA, 0, 0, 0); /* the losses themselves are not finite */
 }
 
-static awq_status awq__grid_losses(awq__search_state *state, const awq_search_config *config,
-                                   const awq_inputs *inputs, const awq_matrix *weights,
-                                   size_t weight_count, const awq_parallel *parallel,
-                                   double *loss_curve, awq_search_result *best) {
-    int i;
-    best->index = 0;
-    best->loss = HUGE_VAL;
-    AWQ__TRY(awq__candidate_loss(state, inputs, weights, weight_count, NULL, parallel,
-                                 &best->identity_loss));
-    if (!(best->identity_loss < HUGE_VAL)) best->identity_loss = HUGE_VAL; /* NaN too */
-    for (i = 0; i < config->grid_points; i++) {
-        double loss = HUGE_VAL;
-        if (awq_scale_at(config->rule, (double)i / config->grid_steps, weights[0].cols,
-                         state->act_stat, state->weight_stat, state->candidate, NULL) == AWQ_OK)
-            AWQ__TRY(awq__candidate_loss(state, inputs, weights, weight_count, state->candidate,
-                                         parallel, &loss));
-        if (!(loss < HUGE_VAL)) loss = HUGE_VAL; /* NaN too */
-        if (loss_curve) loss_curve[i] = loss;
-        if (loss < best->loss) {
-            best->loss = loss;
-            best->index = i;
-        }
+/* A search on its way. */
+typedef struct awq__search {
+    awq__search_state *state;
+    const awq_search_config *config;
+    const awq_inputs *inputs;
+    const awq_matrix *weights;
+    size_t weight_count;
+    const awq_parallel *parallel;
+    double *loss_curve; /* or NULL */
+} awq__search;
+
+/* Of s = 1 (point -1) or a grid point; infinite where it is not usable. */
+static awq_status awq__point_loss(const awq__search *a, int point, double *loss) {
+    const float *scale = point < 0 ? NULL : a->state->candidate;
+    *loss = HUGE_VAL;
+    if (point < 0 ||
+        awq_scale_at(a->config->rule, (double)point / a->config->grid_steps, a->weights[0].cols,
+                     a->state->act_stat, a->state->weight_stat, a->state->candidate,
+                     NULL) == AWQ_OK)
+        AWQ__TRY(awq__candidate_loss(a->state, a->inputs, a->weights, a->weight_count, scale,
+                                     a->parallel, loss));
+    if (!(*loss < HUGE_VAL)) *loss = HUGE_VAL; /* NaN too */
+    if (point >= 0 && a->loss_curve) a->loss_curve[point] = *loss;
+    return AWQ_OK;
+}
+
+/* The least losses so far and their grid points, least first; the first of equals wins. */
+typedef struct awq__ranking {
+    double loss[AWQ__SHORTLIST];
+    int point[AWQ__SHORTLIST];
+} awq__ranking;
+
+static void awq__rank_none(awq__ranking *ranking) {
+    size_t i;
+    for (i = 0; i < AWQ__SHORTLIST; i++) {
+        ranking->loss[i] = HUGE_VAL;
+        ranking->point[i] = 0;
     }
-    best->ratio = (double)best->index / config->grid_steps;
+}
+
+static void awq__rank(awq__ranking *ranking, int point, double loss) {
+    size_t i;
+    for (i = AWQ__SHORTLIST; i > 0; i--) {
+        double above = ranking->loss[i - 1];
+        if (!(loss < above || (loss <= above && loss < HUGE_VAL && point < ranking->point[i - 1])))
+            break;
+        if (i < AWQ__SHORTLIST) {
+            ranking->loss[i] = ranking->loss[i - 1];
+            ranking->point[i] = ranking->point[i - 1];
+        }
+        ranking->loss[i - 1] = loss;
+        ranking->point[i - 1] = point;
+    }
+}
+
+/* Row i of the folded sketch is the sum of rows i, i + AWQ__COARSE ...: a sketch, too. */
+static void awq__fold_sketch(awq__search_state *state, const awq_stats *s) {
+    size_t r, c, in = s->in_features;
+    memset(state->coarse, 0, AWQ__COARSE * in * sizeof *state->coarse);
+    for (r = 0; r < s->sketch_rows; r++)
+        for (c = 0; c < in; c++) state->coarse[r % AWQ__COARSE * in + c] += s->sketch[r * in + c];
+    awq__use_sketch(&state->evidence, state->coarse, AWQ__COARSE, s->weight);
+}
+
+/* What the folded sketch ranked first, measured on all of it. */
+static awq_status awq__measure_shortlist(const awq__search *a, awq__ranking *ranking) {
+    const awq_stats *s = a->inputs->stats;
+    awq__ranking coarse = *ranking;
+    size_t i;
+    awq__use_sketch(&a->state->evidence, s->sketch, s->sketch_rows, s->weight);
+    awq__rank_none(ranking);
+    for (i = 0; i < AWQ__SHORTLIST && coarse.loss[i] < HUGE_VAL; i++) {
+        double loss;
+        AWQ__TRY(awq__point_loss(a, coarse.point[i], &loss));
+        awq__rank(ranking, coarse.point[i], loss);
+    }
+    return AWQ_OK;
+}
+
+static awq_status awq__grid_losses(const awq__search *a, awq_search_result *best) {
+    awq__ranking ranking;
+    int i;
+    awq__rank_none(&ranking);
+    if (a->state->coarse) awq__fold_sketch(a->state, a->inputs->stats);
+    else AWQ__TRY(awq__point_loss(a, -1, &best->identity_loss));
+    for (i = 0; i < a->config->grid_points; i++) {
+        double loss;
+        AWQ__TRY(awq__point_loss(a, i, &loss));
+        awq__rank(&ranking, i, loss);
+    }
+    if (a->state->coarse) {
+        AWQ__TRY(awq__measure_shortlist(a, &ranking));
+        AWQ__TRY(awq__point_loss(a, -1, &best->identity_loss));
+    }
+    best->index = ranking.point[0];
+    best->loss = ranking.loss[0];
+    best->ratio = (double)best->index / a->config->grid_steps;
     best->is_identity = !(best->loss <= best->identity_loss);
     return AWQ_OK;
 }
@@ -2007,6 +2091,7 @@ AWQDEF awq_status awq_search(const awq_kernels *k, const awq_search_config *conf
                              const awq_parallel *parallel, float *scale, double *loss_curve,
                              awq_search_result *result, awq_where *where) {
     awq__search_state state;
+    awq__search all = { NULL, config, inputs, weights, weight_count, parallel, loss_curve };
     awq_search_result best;
     awq__arena arena;
     size_t i, in, size;
@@ -2024,8 +2109,8 @@ AWQDEF awq_status awq_search(const awq_kernels *k, const awq_search_config *conf
     AWQ__TRY(awq__search_stats(&state, config, inputs, weights, weight_count, where));
 
     memset(&best, 0, sizeof best);
-    AWQ__TRY(awq__grid_losses(&state, config, inputs, weights, weight_count, parallel, loss_curve,
-                              &best));
+    all.state = &state;
+    AWQ__TRY(awq__grid_losses(&all, &best));
     if (!(best.loss < HUGE_VAL) && !(best.identity_loss < HUGE_VAL))
         return awq__find_unusable(k, &config->quant, weights, weight_count, where);
     if (inputs->stats->weight <= 0) best.is_identity = 1; /* nothing was seen: leave W alone */
@@ -3435,6 +3520,8 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__CHUNK
 #undef AWQ__BLOCK
 #undef AWQ__TILE
+#undef AWQ__COARSE
+#undef AWQ__SHORTLIST
 #undef AWQ__ROWS
 #undef AWQ__BYTE_ROWS
 #undef AWQ__BYTE_OUTPUTS

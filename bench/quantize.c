@@ -212,6 +212,8 @@ void add_quantizers(const awq_kernels *k, int is_best)
     if (!is_best) return; /* the other sets would take minutes to say how much slower they are */
     add_line(bench_search, &two, "search", "rows:512/4096x4096/g128");
     add_line(bench_search, &sketch_two, "search", "sketch:128/4096x4096/g128");
+    sketch_two.sketch_rows = 512;
+    add_line(bench_search, &sketch_two, "search", "sketch:512/4096x4096/g128");
     add_line(bench_stats, &one, "stats", "sums/4096/tokens:512");
     add_line(bench_stats, &sketch, "stats", "sketch:128/4096/tokens:512");
     add_line(bench_stats, &gram, "stats", "gram/4096/tokens:512");

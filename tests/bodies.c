@@ -211,7 +211,7 @@ static loss define_sketch_loss(const problem *b)
         for (o = 0; o < b->out_features; o++) add_dot(&sum, b, o, x, 1);
     }
     free(x);
-    return divided(sum, (double)(b->stats.sketch_rows * b->out_features) * b->stats.weight);
+    return divided(sum, (double)b->out_features * b->stats.weight);
 }
 
 static loss define_diagonal_loss(const problem *b)

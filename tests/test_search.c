@@ -206,8 +206,29 @@ TEST(presets_are_what_they_are_named_after)
 
 /* ---- the losses among each other ------------------------------------------------------------- */
 
+enum { SKETCH_ROWS = 2048, FOLDED_ROWS = 64 };
+
+/*  The losses that decide a search from a sketch are those of all its rows.                      */
+static void check_sketch_decision(setup *s, const answer *found)
+{
+    const double per_row = SKETCH_ROWS / s->stats.weight;
+    setup whole = *s;
+    answer exact;
+    whole.inputs.loss = AWQ_LOSS_ROWS;
+    whole.inputs.rows = awq_matrix_view(s->stats.sketch, AWQ_F32, SKETCH_ROWS, IN);
+    whole.inputs.token_weight = NULL;
+    exact = search(&whole, 2);
+    assert_close(found->result.identity_loss, per_row * exact.result.identity_loss,
+                 5e-3 * found->result.identity_loss);
+    if (!found->result.is_identity)
+        assert_close(found->result.loss, per_row * exact.curve[found->result.index],
+                     5e-3 * found->result.loss);
+}
+
 TEST(rows_gram_and_sketch_agree)
 {
+    /* relative sd of one dot at most sqrt(2 / rows); all points share it                         */
+    const double folded_sd = sqrt(2.0 / FOLDED_ROWS), whole_sd = sqrt(2.0 / SKETCH_ROWS);
     rng r = { seed };
     int rule, i;
     (void)state;
@@ -215,7 +236,7 @@ TEST(rows_gram_and_sketch_agree)
         pool p = { .count = 0 };
         setup s = new_setup(&p, &r, (awq_scale_rule)rule);
         answer rows = search(&s, 2), gram, sketch;
-        s.stats = new_stats(&p, IN, 2048, 1, seed);
+        s.stats = new_stats(&p, IN, SKETCH_ROWS, 1, seed);
         assert_status(awq_stats_add(kernels, &s.stats, s.x, NULL, NULL, NULL), AWQ_OK);
         s.inputs.loss = AWQ_LOSS_GRAM;
         gram = search(&s, 2);
@@ -223,9 +244,11 @@ TEST(rows_gram_and_sketch_agree)
         sketch = search(&s, 2);
         for (i = 0; i < POINTS; i++) {
             assert_close(gram.curve[i], rows.curve[i], 1e-3 * rows.curve[i]);
-            /* 2048 rows: relative sd of one dot at most sqrt(2 / 2048) = 3 % */
-            assert_close(sketch.curve[i], rows.curve[i], 0.2 * rows.curve[i]);
+            assert_close(sketch.curve[i], rows.curve[i], 6 * folded_sd * rows.curve[i]);
         }
+        assert_close(sketch.result.identity_loss, rows.result.identity_loss,
+                     6 * whole_sd * rows.result.identity_loss);
+        check_sketch_decision(&s, &sketch);
         assert_true(rows.curve[gram.result.index] <= 1.002 * rows.curve[rows.result.index]);
         assert_true(rows.curve[sketch.result.index] <= 1.5 * rows.curve[rows.result.index]);
         assert_int_equal(pool_release(&p), 0);

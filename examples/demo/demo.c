@@ -12,7 +12,7 @@
 
 #include "demo.h"
 
-#define SKETCH_ROWS 128
+#define SKETCH_ROWS 512
 #define BATCH 64                /* tokens that a runtime might have at hand at a time             */
 
 void die(const char *format, ...)

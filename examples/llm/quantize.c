@@ -6,7 +6,7 @@
 
 /*  Rows of the random sketch that stands for all calibration tokens in the search: its cost and
     memory do not depend on how many tokens there were. */
-#define SKETCH_ROWS 256
+#define SKETCH_ROWS 512
 
 /*  Memory that grows to the largest size asked for. */
 typedef struct scratch {

@@ -4,8 +4,8 @@
 #include "../common/progress.h"
 #include "calibrate.h"
 
-enum { MOST_ROWS = 256 };
-static const size_t sketch_sizes[SKETCH_SIZES] = { 64, 128, MOST_ROWS };
+enum { SKETCHES = SKETCH_SIZES * SKETCH_SEEDS };
+static const size_t sketch_sizes[SKETCH_SIZES] = { 128, 256, 512 };
 
 /*  One search exactly and by every sketch. */
 typedef struct verdict {
@@ -22,8 +22,8 @@ typedef struct study {
     compute *c;
     const quantize_options *options;
     calibration inputs;
-    awq_stats exact[INPUTS], sketched[INPUTS][SKETCH_SEEDS];
-    void *memory[INPUTS][SKETCH_SEEDS + 1];
+    awq_stats exact[INPUTS], sketched[INPUTS][SKETCHES];    /* seed by seed of each size */
+    void *memory[INPUTS][SKETCHES + 1];
     float *weights[LINEARS], *scale;
     double *curve;                  /* [grid points] exact losses */
     void *work;
@@ -47,13 +47,15 @@ static size_t inputs_of_group(const study *s, size_t group)
 static awq_status start_stats(study *s, size_t group, size_t layer_index)
 {
     size_t n = inputs_of_group(s, group), i;
-    awq_status status = awq_stats_init(&s->exact[group], n, 0, 1, 0, s->memory[group][SKETCH_SEEDS],
+    awq_status status = awq_stats_init(&s->exact[group], n, 0, 1, 0, s->memory[group][SKETCHES],
                                        awq_stats_size(n, 0, 1));
 
-    for (i = 0; i < SKETCH_SEEDS && status == AWQ_OK; i++)
-        status = awq_stats_init(&s->sketched[group][i], n, MOST_ROWS, 0,
-                                (layer_index * INPUTS + group) * SKETCH_SEEDS + i + 1,
-                                s->memory[group][i], awq_stats_size(n, MOST_ROWS, 0));
+    for (i = 0; i < SKETCHES && status == AWQ_OK; i++) {
+        size_t rows = sketch_sizes[i / SKETCH_SEEDS];
+        status = awq_stats_init(&s->sketched[group][i], n, rows, 0,
+                                (layer_index * INPUTS + group) * SKETCHES + i + 1,
+                                s->memory[group][i], awq_stats_size(n, rows, 0));
+    }
     return status;
 }
 
@@ -69,7 +71,7 @@ static bool see_inputs(void *context, size_t layer_index, input_group group, con
 
     weigh_tokens(received, tokens, weight);
     status = awq_stats_add(&s->c->kernels, &s->exact[group], x, weights, &s->c->parallel, NULL);
-    for (i = 0; i < SKETCH_SEEDS && status == AWQ_OK; i++)
+    for (i = 0; i < SKETCHES && status == AWQ_OK; i++)
         status = awq_stats_add(&s->c->kernels, &s->sketched[group][i], x, weights, &s->c->parallel,
                                NULL);
     return check(status, layer_index, "calibration", why);
@@ -124,18 +126,16 @@ static bool search(study *s, const searched *what, awq_loss loss, const awq_stat
 static bool judge(study *s, const searched *what, verdict *out, failure *why)
 {
     awq_search_result best, picked;
-    size_t size, seed;
+    size_t i;
 
     if (!search(s, what, AWQ_LOSS_GRAM, &s->exact[what->group], s->curve, &best, why)) return false;
-    for (size = 0; size < SKETCH_SIZES; size++)
-        for (seed = 0; seed < SKETCH_SEEDS; seed++) {
-            awq_stats stats = s->sketched[what->group][seed]; /* its first rows are a sketch, too */
-            double loss;
-            stats.sketch_rows = sketch_sizes[size];
-            if (!search(s, what, AWQ_LOSS_SKETCH, &stats, NULL, &picked, why)) return false;
-            loss = picked.is_identity ? best.identity_loss : s->curve[picked.index];
-            out->excess[size][seed] = loss / best.loss - 1;
-        }
+    for (i = 0; i < SKETCHES; i++) {
+        const awq_stats *stats = &s->sketched[what->group][i];
+        double loss;
+        if (!search(s, what, AWQ_LOSS_SKETCH, stats, NULL, &picked, why)) return false;
+        loss = picked.is_identity ? best.identity_loss : s->curve[picked.index];
+        out->excess[i / SKETCH_SEEDS][i % SKETCH_SEEDS] = loss / best.loss - 1;
+    }
     return true;
 }
 
@@ -216,8 +216,9 @@ static bool open_study(study *s, failure *why)
     for (group = 0; group < INPUTS; group++) {
         size_t n = inputs_of_group(s, group);
         widest = n > widest ? n : widest;
-        for (i = 0; i <= SKETCH_SEEDS; i++) {
-            size_t size = awq_stats_size(n, i < SKETCH_SEEDS ? MOST_ROWS : 0, i == SKETCH_SEEDS);
+        for (i = 0; i <= SKETCHES; i++) {
+            size_t rows = i < SKETCHES ? sketch_sizes[i / SKETCH_SEEDS] : 0;
+            size_t size = awq_stats_size(n, rows, i == SKETCHES);
             s->memory[group][i] = size ? malloc(size) : NULL;
             enough = enough && s->memory[group][i];
         }
@@ -237,7 +238,7 @@ static void close_study(study *s)
 
     for (i = 0; i < LINEARS; i++) free(s->weights[i]);
     for (group = 0; group < INPUTS; group++)
-        for (i = 0; i <= SKETCH_SEEDS; i++) free(s->memory[group][i]);
+        for (i = 0; i <= SKETCHES; i++) free(s->memory[group][i]);
     free(s->scale);
     free(s->curve);
     free(s->work);

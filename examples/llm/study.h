@@ -5,7 +5,7 @@
 
 #include "quantize.h"
 
-enum { SKETCH_SIZES = 3, SKETCH_SEEDS = 4 };     /* 64, 128 and 256 rows */
+enum { SKETCH_SIZES = 3, SKETCH_SEEDS = 4 };     /* 128, 256 and 512 rows */
 
 /*  Excess exact loss of the ratios that sketches of one size pick, over all searches and seeds:
     0.01 is one percent above the least loss. */
