@@ -674,8 +674,9 @@ struct awq_kernels {
     /* NULL: the search measures with fp32 errors only */
     void (*round_errors)(const float *u, size_t n, float inverse, float lowest, float highest,
                          float factor, uint8_t *e);
-    void (*add_products)(float *y, size_t n, const float *a, size_t a_stride, const float *x,
-                         size_t x_stride, size_t count);
+    void (*add_products)(float *y, size_t y_stride, size_t rows, size_t n, const float *a,
+                         size_t a_stride, size_t a_step, const float *x, size_t x_stride,
+                         size_t count);
     void (*squared_errors)(const float *d, size_t rows, size_t d_stride, const float *xt,
                            size_t cols, size_t xt_stride, size_t tokens,
                            const float *token_weight, double *sums);
@@ -1061,15 +1062,14 @@ static awq_status awq__check_weights(const awq_matrix *weights, size_t count) {
     return AWQ_OK;
 }
 
-/* y[i] += sum over j < count of a[j * a_stride] * x[j * x_stride + i]. Eight at a time, so that y
-   is loaded and stored once per eight products; compilers vectorise the loop over i. */
-static void awq__add_products_portable(float *AWQ__RESTRICT y, size_t n,
-                                       const float *AWQ__RESTRICT a, size_t a_stride,
-                                       const float *AWQ__RESTRICT x, size_t x_stride,
-                                       size_t count) {
+/* y[i] += sum over j < count of a[j * a_step] * x[j * x_stride + i]. Eight at a time, so that y is
+   loaded and stored once per eight products; compilers vectorise the loop over i. */
+static void awq__add_row_products(float *AWQ__RESTRICT y, size_t n, const float *AWQ__RESTRICT a,
+                                  size_t a_step, const float *AWQ__RESTRICT x, size_t x_stride,
+                                  size_t count) {
     size_t i, s = x_stride;
-    for (; count >= 8; count -= 8, a += 8 * a_stride, x += 8 * x_stride) {
-        size_t k = a_stride;
+    for (; count >= 8; count -= 8, a += 8 * a_step, x += 8 * x_stride) {
+        size_t k = a_step;
         float a0 = a[0], a1 = a[k], a2 = a[2 * k], a3 = a[3 * k];
         float a4 = a[4 * k], a5 = a[5 * k], a6 = a[6 * k], a7 = a[7 * k];
         for (i = 0; i < n; i++) {
@@ -1079,8 +1079,18 @@ static void awq__add_products_portable(float *AWQ__RESTRICT y, size_t n,
             y[i] += low + high;
         }
     }
-    for (; count; count--, a += a_stride, x += x_stride)
+    for (; count; count--, a += a_step, x += x_stride)
         for (i = 0; i < n; i++) y[i] += *a * x[i];
+}
+
+/* The same for `rows` rows: y (rows, n) += A (rows, count) X (count, n). A sum does not depend on
+   how many rows and columns are asked for at a time. */
+static void awq__add_products_portable(float *y, size_t y_stride, size_t rows, size_t n,
+                                       const float *a, size_t a_stride, size_t a_step,
+                                       const float *x, size_t x_stride, size_t count) {
+    size_t r;
+    for (r = 0; r < rows; r++)
+        awq__add_row_products(y + r * y_stride, n, a + r * a_stride, a_step, x, x_stride, count);
 }
 
 /* =================================================================================================
@@ -1088,6 +1098,7 @@ static void awq__add_products_portable(float *AWQ__RESTRICT y, size_t n,
    ============================================================================================== */
 
 #define AWQ__BLOCK 32 /* tokens accumulated at a time */
+#define AWQ__ROWS 4   /* rows of a matrix handled together */
 
 static void awq__stats_layout(awq_stats *s, awq__arena *arena, size_t in, size_t sketch_rows,
                               int with_gram) {
@@ -1174,34 +1185,38 @@ static void awq__batch_sketch(void *arg, size_t begin, size_t end, size_t worker
     (void)worker;
     for (t = 0; t < b->tokens; t++) {
         float sign, *row = s->sketch + awq__sketch_row(s, s->count + t, &sign) * s->in_features;
-        b->k->add_products(row + begin, end - begin, &sign, 1,
+        b->k->add_products(row + begin, 0, 1, end - begin, &sign, 0, 0,
                            s->block + t * s->in_features + begin, 0, 1);
     }
 }
 
-/* gram[row][col ..) += the block's part, from the diagonal on */
-static void awq__gram_row(const awq__batch *b, size_t row, size_t begin, size_t end) {
+/* gram[row + r][c] += the block's part, for r < rows <= AWQ__ROWS and c in [begin, end), from the
+   diagonal on */
+static void awq__gram_rows(const awq__batch *b, size_t row, size_t rows, size_t begin, size_t end) {
     const awq_stats *s = b->stats;
-    float sum[AWQ__CHUNK], *out;
-    size_t i, from = begin > row ? begin : row, n = end - from;
+    size_t in = s->in_features, from = begin > row ? begin : row, r, c;
+    float sum[AWQ__ROWS][AWQ__CHUNK];
     if (from >= end) return;
-    for (i = 0; i < n; i++) sum[i] = 0;
-    b->k->add_products(sum, n, s->block + row, s->in_features, s->block + from, s->in_features,
-                       b->tokens);
-    out = s->gram + row * s->in_features + from;
-    for (i = 0; i < n; i++) out[i] += sum[i];
+    memset(sum, 0, sizeof sum);
+    b->k->add_products(sum[0], AWQ__CHUNK, rows, end - from, s->block + row, 1, in, s->block + from,
+                       in, b->tokens);
+    for (r = 0; r < rows; r++)
+        for (c = from > row + r ? from : row + r; c < end; c++)
+            s->gram[(row + r) * in + c] += sum[r][c - from];
 }
 
-/* Row p is taken together with row in - 1 - p, so that every index costs the same. */
+/* Rows of index p from the top and from the bottom together, so that every index costs the same. */
 static void awq__batch_gram(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__batch *b = (const awq__batch *)arg;
     size_t in = b->stats->in_features, p, col;
     (void)worker;
     for (col = 0; col < in; col += AWQ__CHUNK)
         for (p = begin; p < end; p++) {
-            size_t stop = awq__min(col + AWQ__CHUNK, in);
-            awq__gram_row(b, p, col, stop);
-            if (in - 1 - p != p) awq__gram_row(b, in - 1 - p, col, stop);
+            size_t top = p * AWQ__ROWS, stop = awq__min(col + AWQ__CHUNK, in);
+            size_t bottom = (awq__ceil_div(in, AWQ__ROWS) - 1 - p) * AWQ__ROWS;
+            awq__gram_rows(b, top, awq__min(AWQ__ROWS, in - top), col, stop);
+            if (bottom > top)
+                awq__gram_rows(b, bottom, awq__min(AWQ__ROWS, in - bottom), col, stop);
         }
 }
 
@@ -1242,7 +1257,9 @@ static void awq__add_batch(awq__batch *b, const awq_parallel *parallel) {
     if (b->tokens == 0) return;
     awq__run(parallel, s->in_features, 16, awq__batch_moments, b);
     if (s->sketch) awq__run(parallel, s->in_features, 16, awq__batch_sketch, b);
-    if (s->gram) awq__run(parallel, awq__ceil_div(s->in_features, 2), 1, awq__batch_gram, b);
+    if (s->gram)
+        awq__run(parallel, awq__ceil_div(awq__ceil_div(s->in_features, AWQ__ROWS), 2), 1,
+                 awq__batch_gram, b);
     for (t = 0; t < b->tokens; t++) s->weight += (double)b->weight[t];
     s->count += b->tokens;
     b->tokens = 0;
@@ -1467,7 +1484,6 @@ static awq_status awq__check_groups(const awq__source *source, const awq_quant *
    ============================================================================================== */
 
 #define AWQ__TILE 16 /* tokens side by side, so that the inner loop is a vector */
-#define AWQ__ROWS 4  /* rows of d handled together */
 
 /* The inputs in the form the loss reads. Rows of X, or of the sketch, stand in tiles of AWQ__TILE
    tokens: xt[tile][channel][AWQ__TILE], the last tile filled up with zeros. */
@@ -1591,10 +1607,9 @@ static void awq__squared_errors_portable(const float *d, size_t rows, size_t d_s
         float y[AWQ__ROWS][AWQ__TILE];
         memset(y, 0, sizeof y);
         for (c = 0; c < cols; c += AWQ__CHUNK) /* a chunk of x serves all rows from the L1 cache */
-            for (r = 0; r < rows; r++)
-                awq__add_products_portable(y[r], AWQ__TILE, d + r * d_stride + c, 1,
-                                           xt + tile * xt_stride + c * AWQ__TILE, AWQ__TILE,
-                                           awq__min(AWQ__CHUNK, cols - c));
+            awq__add_products_portable(y[0], AWQ__TILE, rows, AWQ__TILE, d + c, d_stride, 1,
+                                       xt + tile * xt_stride + c * AWQ__TILE, AWQ__TILE,
+                                       awq__min(AWQ__CHUNK, cols - c));
         for (r = 0; r < rows; r++)
             for (t = 0; t < AWQ__TILE; t++) {
                 double w = token_weight ? (double)token_weight[tile * AWQ__TILE + t] : 1.0;
@@ -1616,9 +1631,8 @@ static void awq__gram_losses(const awq_kernels *k, const awq__evidence *e, const
         float z[AWQ__ROWS][AWQ__CHUNK];
         memset(z, 0, sizeof z);
         for (i = 0; i < col; i += AWQ__CHUNK / 2)
-            for (r = 0; r < rows; r++)
-                k->add_products(z[r], width, d + r * d_stride + i, 1, gram + i * in + col, in,
-                                AWQ__CHUNK / 2);
+            k->add_products(z[0], AWQ__CHUNK, rows, width, d + i, d_stride, 1, gram + i * in + col,
+                            in, AWQ__CHUNK / 2);
         for (r = 0; r < rows; r++) {
             const float *v = d + r * d_stride + col;
             for (i = 0; i < width; i++)

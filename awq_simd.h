@@ -1570,30 +1570,48 @@ AWQ__AVX2 static void awq__round_errors_avx2(const float *u, size_t n, float inv
 }
 
 /* y stays in registers, `vectors` of 8 at a time. */
-AWQ__INLINE AWQ__AVX2 void awq__products_avx2(float *y, size_t vectors, const float *a,
-                                              size_t a_stride, const float *x, size_t x_stride,
+/* y (rows, 8 vectors) += A X, one tile in registers */
+AWQ__INLINE AWQ__AVX2 void awq__products_avx2(float *y, size_t y_stride, size_t rows,
+                                              size_t vectors, const float *a, size_t a_stride,
+                                              size_t a_step, const float *x, size_t x_stride,
                                               size_t count) {
-    __m256 sum[8];
-    size_t i, j;
-    AWQ__UNROLL for (i = 0; i < vectors; i++) sum[i] = _mm256_loadu_ps(y + 8 * i);
-    for (j = 0; j < count; j++) {
-        __m256 factor = _mm256_broadcast_ss(a + j * a_stride);
+    __m256 sum[AWQ__ROWS][2];
+    size_t r, i, j;
+    AWQ__UNROLL for (r = 0; r < rows; r++) {
         AWQ__UNROLL for (i = 0; i < vectors; i++)
-            sum[i] = _mm256_fmadd_ps(factor, _mm256_loadu_ps(x + j * x_stride + 8 * i), sum[i]);
+            sum[r][i] = _mm256_loadu_ps(y + r * y_stride + 8 * i);
     }
-    AWQ__UNROLL for (i = 0; i < vectors; i++) _mm256_storeu_ps(y + 8 * i, sum[i]);
+    for (j = 0; j < count; j++, x += x_stride, a += a_step) {
+        __m256 v[2];
+        AWQ__UNROLL for (i = 0; i < vectors; i++) v[i] = _mm256_loadu_ps(x + 8 * i);
+        AWQ__UNROLL for (r = 0; r < rows; r++) {
+            __m256 factor = _mm256_broadcast_ss(a + r * a_stride);
+            AWQ__UNROLL for (i = 0; i < vectors; i++)
+                sum[r][i] = _mm256_fmadd_ps(factor, v[i], sum[r][i]);
+        }
+    }
+    AWQ__UNROLL for (r = 0; r < rows; r++) {
+        AWQ__UNROLL for (i = 0; i < vectors; i++)
+            _mm256_storeu_ps(y + r * y_stride + 8 * i, sum[r][i]);
+    }
 }
 
-AWQ__AVX2 static void awq__add_products_avx2(float *y, size_t n, const float *a, size_t a_stride,
+AWQ__AVX2 static void awq__add_products_avx2(float *y, size_t y_stride, size_t rows, size_t n,
+                                             const float *a, size_t a_stride, size_t a_step,
                                              const float *x, size_t x_stride, size_t count) {
-    size_t i = 0;
-    for (; i + 64 <= n; i += 64)
-        awq__products_avx2(y + i, 8, a, a_stride, x + i, x_stride, count);
-    for (; i + 8 <= n; i += 8) awq__products_avx2(y + i, 1, a, a_stride, x + i, x_stride, count);
-    if (i < n) awq__add_products_portable(y + i, n - i, a, a_stride, x + i, x_stride, count);
+    size_t i, r;
+    for (; rows; rows -= r, y += r * y_stride, a += r * a_stride) {
+        r = rows < AWQ__ROWS ? 1 : AWQ__ROWS;
+        for (i = 0; i + 16 <= n; i += 16) {
+            if (r == 1) awq__products_avx2(y + i, 0, 1, 2, a, 0, a_step, x + i, x_stride, count);
+            else awq__products_avx2(y + i, y_stride, AWQ__ROWS, 2, a, a_stride, a_step, x + i,
+                                    x_stride, count);
+        }
+        awq__add_products_portable(y + i, y_stride, r, n - i, a, a_stride, a_step, x + i, x_stride,
+                                   count);
+    }
 }
 
-/* sums[r] += sum of w y^2 of 8 tokens, w = 1 without token weights */
 AWQ__INLINE AWQ__AVX2 double awq__squares_avx2(__m256 y, const float *token_weight) {
     __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(y)), squares;
     __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(y, 1));
@@ -1727,30 +1745,51 @@ AWQ__AVX512 static void awq__round_errors_avx512(const float *u, size_t n, float
     }
 }
 
-AWQ__INLINE AWQ__AVX512 void awq__products_avx512(float *y, __mmask16 lanes, size_t vectors,
-                                                  const float *a, size_t a_stride, const float *x,
+AWQ__INLINE AWQ__AVX512 void awq__products_avx512(float *y, size_t y_stride, __mmask16 lanes,
+                                                  size_t rows, size_t vectors, const float *a,
+                                                  size_t a_stride, size_t a_step, const float *x,
                                                   size_t x_stride, size_t count) {
-    __m512 sum[8];
-    size_t i, j;
-    AWQ__UNROLL for (i = 0; i < vectors; i++) sum[i] = _mm512_maskz_loadu_ps(lanes, y + 16 * i);
-    for (j = 0; j < count; j++) {
-        __m512 factor = _mm512_set1_ps(a[j * a_stride]);
+    __m512 sum[AWQ__ROWS][4];
+    size_t r, i, j;
+    AWQ__UNROLL for (r = 0; r < rows; r++) {
         AWQ__UNROLL for (i = 0; i < vectors; i++)
-            sum[i] = _mm512_fmadd_ps(
-                factor, _mm512_maskz_loadu_ps(lanes, x + j * x_stride + 16 * i), sum[i]);
+            sum[r][i] = _mm512_maskz_loadu_ps(lanes, y + r * y_stride + 16 * i);
     }
-    AWQ__UNROLL for (i = 0; i < vectors; i++) _mm512_mask_storeu_ps(y + 16 * i, lanes, sum[i]);
+    for (j = 0; j < count; j++, x += x_stride, a += a_step) {
+        __m512 v[4];
+        AWQ__UNROLL for (i = 0; i < vectors; i++) v[i] = _mm512_maskz_loadu_ps(lanes, x + 16 * i);
+        AWQ__UNROLL for (r = 0; r < rows; r++) {
+            __m512 factor = _mm512_set1_ps(a[r * a_stride]);
+            AWQ__UNROLL for (i = 0; i < vectors; i++)
+                sum[r][i] = _mm512_fmadd_ps(factor, v[i], sum[r][i]);
+        }
+    }
+    AWQ__UNROLL for (r = 0; r < rows; r++) {
+        AWQ__UNROLL for (i = 0; i < vectors; i++)
+            _mm512_mask_storeu_ps(y + r * y_stride + 16 * i, lanes, sum[r][i]);
+    }
 }
 
-AWQ__AVX512 static void awq__add_products_avx512(float *y, size_t n, const float *a,
-                                                 size_t a_stride, const float *x, size_t x_stride,
-                                                 size_t count) {
-    size_t i = 0;
-    for (; i + 128 <= n; i += 128)
-        awq__products_avx512(y + i, 0xffff, 8, a, a_stride, x + i, x_stride, count);
-    for (; i < n; i += 16)
-        awq__products_avx512(y + i, awq__lanes_avx512(n, i), 1, a, a_stride, x + i, x_stride,
-                             count);
+AWQ__AVX512 static void awq__add_products_avx512(float *y, size_t y_stride, size_t rows, size_t n,
+                                                 const float *a, size_t a_stride, size_t a_step,
+                                                 const float *x, size_t x_stride, size_t count) {
+    size_t i, r;
+    for (; rows; rows -= r, y += r * y_stride, a += r * a_stride) {
+        r = rows < AWQ__ROWS ? 1 : AWQ__ROWS;
+        for (i = 0; i + 64 <= n; i += 64) {
+            if (r == 1) awq__products_avx512(y + i, 0, 0xffff, 1, 4, a, 0, a_step, x + i, x_stride,
+                                             count);
+            else awq__products_avx512(y + i, y_stride, 0xffff, AWQ__ROWS, 4, a, a_stride, a_step,
+                                      x + i, x_stride, count);
+        }
+        for (; i < n; i += 16) {
+            __mmask16 lanes = awq__lanes_avx512(n, i);
+            if (r == 1) awq__products_avx512(y + i, 0, lanes, 1, 1, a, 0, a_step, x + i, x_stride,
+                                             count);
+            else awq__products_avx512(y + i, y_stride, lanes, AWQ__ROWS, 1, a, a_stride, a_step,
+                                      x + i, x_stride, count);
+        }
+    }
 }
 
 #define AWQ__LOSS_TILES 3 /* of 16 tokens, and 4 rows: 12 sums hide the latency of a product */
