@@ -511,6 +511,79 @@ AWQDEF awq_status awq_fake_quantize(const awq_kernels *k, awq_quant quant, awq_m
                                     const float *scale, const float *clip_max, awq_matrix out,
                                     size_t row_begin, size_t row_end, awq_where *where);
 
+/* =================================================================================================
+   >>improve   better grids and better integers for the same storage
+   ============================================================================================== */
+
+/*  awq_fit  -  scale and zero point of each group by weighted error instead of by range
+
+    Formula   per row and group, argmin over (scale, zero, q) of
+              sum_c h_c ((q_c - zero) scale - u_c)^2,   u = w s,   h_c = importance[c] / s[c]^2
+              searched: scales down to half the range's, every zero point that keeps an end of the
+              range or lies between, scale then refitted to its q by least squares. The range's own
+              grid is a candidate, so no group gets worse.
+    Shapes    weight (out_features, in_features); scale [in_features] or NULL; importance
+              [in_features] >= 0, mean x^2 of awq_stats_get, or NULL for 1; tensor: q, zeros, scales
+              are written
+    Range     any rows; the union of ranges is the whole, bit for bit
+    Errors    NULL, SHAPE, CONFIG, DTYPE, RANGE, SCALE; DATA (where->matrix: 0 weight, 1 importance)
+    Threads   disjoint ranges may run at once
+    Source    ggml's importance matrix quantizers; NNCF scale estimation                          */
+AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *scale,
+                          const float *importance, awq_tensor *tensor, size_t row_begin,
+                          size_t row_end, awq_where *where);
+
+typedef enum awq_order {
+    AWQ_ORDER_ACTIVATION = 0,   /* columns of the largest mean (x / s)^2 are rounded first        */
+    AWQ_ORDER_COLUMN     = 1    /* from the last to the first                                     */
+} awq_order;
+
+/*  H = sum w x x^T of some inputs, and a factor of it: for every linear that reads them.         */
+typedef struct awq_hessian {
+    size_t       in_features;
+    const float *gram;          /* [in_features][in_features], both triangles                     */
+    float       *factor;        /* the same shape: L, lower, L L^T = H + damping, rows in `order` */
+    uint32_t    *order;         /* [in_features] channel of row i; the last row is rounded first  */
+} awq_hessian;
+
+/*  awq_hessian_init  -  factor the Gram matrix of stats
+
+    Formula   L L^T = P (H + damping * mean_c(H_cc / s_c^2) * diag(s^2)) P^T, Cholesky in fp32; a
+              pivot below its damping is raised to it
+    Shapes    stats with a Gram matrix, whose lower triangle is filled in; scale [in_features] or
+              NULL; damping 0.01 is usual, > 0
+    Memory    awq_hessian_size() bytes, aligned for float: 4 in_features^2 + 1 KiB per channel;
+              *hessian views it and stats. 0 from it: overflow
+    Errors    NULL, SHAPE, CONFIG, MEMORY, DATA
+    Threads   work is spread over `parallel`
+    Source    Frantar et al., GPTQ, 2023; Chee et al., QuIP, 2023 (its LDL form is what is used)  */
+AWQDEF size_t     awq_hessian_size(size_t in_features);
+AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const float *scale,
+                                   double damping, awq_order order, void *memory,
+                                   size_t memory_size, const awq_parallel *parallel,
+                                   awq_hessian *hessian, awq_where *where);
+
+/*  awq_round  -  choose the integers of a tensor so that their errors cancel in the output
+
+    Formula   per row, q for the tensor's grids so that  d H d^T  is small,  d = What / s - W:
+              column by column each rounding error is carried to the columns after it (GPTQ), then
+              `passes` times: if refit, every scale becomes the one that is best for its q; every q
+              moves where that lowers the loss (coordinate descent, in column order)
+    Shapes    weight (out_features, in_features); scale [in_features] or NULL; tensor: zeros and
+              scales are read, q is written, scales too if refit
+    Memory    scratch: awq_round_scratch_size() bytes, aligned for float: 384 bytes per channel and
+              worker; 0 from it: overflow
+    Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA: a weight, or a scale of the tensor, is not
+              finite (> 0)
+    Threads   rows are spread over `parallel`; no result depends on the split
+    Source    as awq_hessian_init; coordinate descent: Behdin et al., QuantEase, 2023             */
+typedef struct awq_round_config { int passes, refit; } awq_round_config;
+AWQDEF size_t     awq_round_scratch_size(size_t in_features, const awq_parallel *parallel);
+AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config,
+                            const awq_hessian *hessian, awq_matrix weight, const float *scale,
+                            awq_tensor *tensor, void *scratch, size_t scratch_size,
+                            const awq_parallel *parallel, awq_where *where);
+
 #endif /* AWQ_INFERENCE_ONLY */
 
 /* =================================================================================================
@@ -1097,15 +1170,18 @@ static void awq__add_products_portable(float *y, size_t y_stride, size_t rows, s
    >>impl-calibrate
    ============================================================================================== */
 
-#define AWQ__BLOCK 32 /* tokens accumulated at a time */
-#define AWQ__ROWS 4   /* rows of a matrix handled together */
+#define AWQ__BLOCK 128 /* tokens accumulated at a time with a Gram matrix: it is large */
+#define AWQ__ROWS 4    /* rows of a matrix handled together */
+
+static size_t awq__block_tokens(int with_gram) { return with_gram ? AWQ__BLOCK : 32; }
 
 static void awq__stats_layout(awq_stats *s, awq__arena *arena, size_t in, size_t sketch_rows,
                               int with_gram) {
     s->abs_sum = (double *)awq__take(arena, in, sizeof(double));
     s->sq_sum = (double *)awq__take(arena, in, sizeof(double));
     s->abs_max = (float *)awq__take(arena, in, sizeof(float));
-    s->block = (float *)awq__take(arena, awq__mul(in, AWQ__BLOCK), sizeof(float));
+    s->block = (float *)awq__take(arena, awq__mul(in, awq__block_tokens(with_gram)),
+                                   sizeof(float));
     s->sketch =
         sketch_rows ? (float *)awq__take(arena, awq__mul(in, sketch_rows), sizeof(float)) : NULL;
     s->gram = with_gram ? (float *)awq__take(arena, awq__mul(in, in), sizeof(float)) : NULL;
@@ -1284,7 +1360,8 @@ AWQDEF awq_status awq_stats_add(const awq_kernels *k, awq_stats *stats, awq_matr
         if (!(w > 0)) continue;
         batch.row[batch.tokens] = row;
         batch.weight[batch.tokens++] = w;
-        if (batch.tokens == AWQ__BLOCK) awq__add_batch(&batch, parallel);
+        if (batch.tokens == awq__block_tokens(stats->gram != NULL))
+            awq__add_batch(&batch, parallel);
     }
     awq__add_batch(&batch, parallel);
     return AWQ_OK;
@@ -2602,6 +2679,576 @@ AWQDEF awq_status awq_fake_quantize(const awq_kernels *k, awq_quant quant, awq_m
     return awq__quantize_rows(&source, &quant, awq__emit_fake, &fake, row_begin, row_end, where);
 }
 
+/* =================================================================================================
+   >>impl-improve
+   ============================================================================================== */
+
+/* One group of a row on its way to a grid; a group of at most AWQ__CHUNK inputs is loaded once. */
+typedef struct awq__fitting {
+    const awq__source *source;
+    const awq_quant *quant;
+    const float *importance; /* or NULL */
+    size_t row, begin, end;
+    size_t loaded; /* the column that stands in u and h, or SIZE_MAX */
+    float u[AWQ__CHUNK], h[AWQ__CHUNK];
+    double uv, vv; /* of the last error measured: what the best scale for its q is made of */
+} awq__fitting;
+
+static size_t awq__load_fitting(awq__fitting *f, size_t col) {
+    size_t n = awq__min(AWQ__CHUNK, f->end - col), i;
+    const float *s = f->source->scale ? f->source->scale + col : NULL;
+    if (f->loaded == col) return n;
+    awq__load_scaled(f->source, f->row, col, n, f->u);
+    for (i = 0; i < n; i++) {
+        f->h[i] = f->importance ? f->importance[col + i] : 1.0f;
+        if (s) f->h[i] /= s[i] * s[i];
+    }
+    f->loaded = col;
+    return n;
+}
+
+/* Weighted error of the group on a grid. */
+static double awq__grid_error(awq__fitting *f, awq__grid grid) {
+    const float lowest = -grid.zero, highest = awq__levels(f->quant->bits) - grid.zero;
+    const float inverse = 1.0f / grid.scale;
+    double sum = 0;
+    size_t col, i, n;
+    f->uv = f->vv = 0;
+    for (col = f->begin; col < f->end; col += n) {
+        float error = 0, uv = 0, vv = 0;
+        n = awq__load_fitting(f, col);
+        for (i = 0; i < n; i++) {
+            float v = awq__round(f->u[i] * inverse), d;
+            v = v < lowest ? lowest : v > highest ? highest : v;
+            d = v * grid.scale - f->u[i];
+            error += f->h[i] * (d * d);
+            uv += f->h[i] * (f->u[i] * v);
+            vv += f->h[i] * (v * v);
+        }
+        sum += (double)error;
+        f->uv += (double)uv;
+        f->vv += (double)vv;
+    }
+    return sum;
+}
+
+/* As it will be stored, or 0 if that is no scale. */
+static float awq__stored_scale(const awq_quant *quant, double scale) {
+    unsigned char stored[4];
+    float s;
+    if (!(scale >= (double)awq__least_scale(quant->scale_dtype) && scale <= (double)FLT_MAX))
+        return 0;
+    awq__store_float(stored, quant->scale_dtype, (float)scale);
+    s = awq__load_float(stored, quant->scale_dtype);
+    return awq__is_finite(s * awq__levels(quant->bits)) ? s : 0;
+}
+
+#define AWQ__FIT_STEPS 16 /* scales tried, from the range's down to about half of it */
+
+/* The best grid with this zero point, from this scale on: if it beats *best, it becomes it. */
+static void awq__try_grid(awq__fitting *f, float scale, float zero, awq__grid *best,
+                          double *least) {
+    awq__grid grid;
+    double error;
+    grid.zero = zero;
+    grid.scale = scale;
+    (void)awq__grid_error(f, grid);
+    grid.scale = f->vv > 0 ? awq__stored_scale(f->quant, f->uv / f->vv) : 0;
+    if (!(grid.scale > 0)) return;
+    error = awq__grid_error(f, grid);
+    if (!(error < *least)) return;
+    *least = error;
+    *best = grid;
+}
+
+/* grid: the range's own; becomes the best one found. */
+static void awq__fit_grid(awq__fitting *f, float lo, float hi, awq__grid *grid) {
+    const float levels = awq__levels(f->quant->bits), top = grid->scale;
+    double least = awq__grid_error(f, *grid);
+    int i;
+    for (i = 0; i < AWQ__FIT_STEPS; i++) {
+        float scale = top * (1.0f - (float)i / (2 * AWQ__FIT_STEPS)), zero = grid->zero, last;
+        if (f->quant->symmetric) {
+            awq__try_grid(f, scale, zero, grid, &least);
+            continue;
+        }
+        zero = levels - awq__round(hi / scale); /* keeps the upper end ... */
+        last = awq__round(-lo / scale);         /* ... the lower one */
+        zero = zero < 0 ? 0 : zero;
+        last = last > levels ? levels : last;
+        for (; zero <= last; zero += 1) awq__try_grid(f, scale, zero, grid, &least);
+    }
+}
+
+AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *scale,
+                          const float *importance, awq_tensor *tensor, size_t row_begin,
+                          size_t row_end, awq_where *where) {
+    awq__source source;
+    awq__fitting f;
+    size_t row, col, group, groups, size, in, i;
+    if (!k) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_tensor(tensor));
+    AWQ__TRY(awq__check_weight(weight, tensor->in_features));
+    if (weight.rows != tensor->out_features) return AWQ_ERR_SHAPE;
+    AWQ__TRY(awq__check_range(row_begin, row_end, weight.rows, 1));
+    in = weight.cols;
+    AWQ__TRY(awq__check_scale(scale, in, where));
+    for (i = 0; importance && i < in; i++)
+        if (!(importance[i] >= 0) || !awq__is_finite(importance[i]))
+            return awq__fail(where, AWQ_ERR_DATA, 1, 0, i);
+    source.k = k;
+    source.weight = weight;
+    source.scale = scale;
+    source.clip_max = NULL;
+    f.source = &source;
+    f.quant = &tensor->quant;
+    f.importance = importance;
+    size = awq__group_size(in, tensor->quant.group_size);
+    groups = awq__ceil_div(in, size);
+    for (row = row_begin; row < row_end; row++)
+        for (group = 0; group < groups; group++) {
+            float lo, hi;
+            awq__grid grid;
+            f.row = row;
+            f.begin = group * size;
+            f.end = awq__min(f.begin + size, in);
+            f.loaded = SIZE_MAX;
+            AWQ__TRY(awq__group_range(&source, row, f.begin, f.end, FLT_MAX, f.u, &lo, &hi, where));
+            if (awq__fit_range(&tensor->quant, lo, hi, &grid) != AWQ_OK)
+                return awq__fail(where, AWQ_ERR_SCALE, 0, row, f.begin);
+            awq__fit_grid(&f, lo, hi, &grid);
+            awq__set_grid(tensor, row * groups + group, grid);
+            for (col = f.begin; col < f.end; col += AWQ__CHUNK) {
+                size_t n = awq__load_fitting(&f, col);
+                k->round_weights(f.u, n, grid.scale, grid.zero, awq__levels(tensor->quant.bits),
+                                 tensor->q + row * in + col);
+            }
+        }
+    return AWQ_OK;
+}
+
+/* ---- the factor of H: blocked Cholesky, AWQ__CHUNK columns at a time ------------------------- */
+
+typedef struct awq__factoring {
+    const awq_kernels *k;
+    size_t in, begin, n; /* columns [begin, begin + n) are being eliminated */
+    float *factor;
+    float *corner; /* [AWQ__CHUNK][AWQ__CHUNK] the block on the diagonal, transposed and negated */
+    float *panel;  /* [AWQ__CHUNK][in] what stands below it, too */
+    float floor_of_pivot;
+} awq__factoring;
+
+static void awq__factor_layout(awq__factoring *f, awq__arena *arena, size_t in, uint32_t **order) {
+    f->factor = (float *)awq__take(arena, awq__mul(in, in), sizeof(float));
+    f->panel = (float *)awq__take(arena, awq__mul(in, AWQ__CHUNK), sizeof(float));
+    f->corner = (float *)awq__take(arena, AWQ__CHUNK * AWQ__CHUNK, sizeof(float));
+    *order = (uint32_t *)awq__take(arena, in, sizeof(uint32_t));
+}
+
+/* The block on the diagonal, in place. */
+static void awq__factor_corner(awq__factoring *f) {
+    size_t i, j, c;
+    for (j = 0; j < f->n; j++) {
+        float *row = f->factor + (f->begin + j) * f->in + f->begin;
+        double pivot = (double)row[j];
+        for (c = 0; c < j; c++) pivot -= (double)row[c] * (double)row[c];
+        if (!(pivot > (double)f->floor_of_pivot)) pivot = (double)f->floor_of_pivot;
+        row[j] = (float)sqrt(pivot);
+        for (i = j + 1; i < f->n; i++) {
+            float *below = f->factor + (f->begin + i) * f->in + f->begin;
+            double sum = (double)below[j];
+            for (c = 0; c < j; c++) sum -= (double)below[c] * (double)row[c];
+            below[j] = (float)(sum / (double)row[j]);
+        }
+    }
+    for (j = 0; j < f->n; j++)
+        for (i = j; i < f->n; i++)
+            f->corner[j * AWQ__CHUNK + i] =
+                -f->factor[(f->begin + i) * f->in + f->begin + j];
+}
+
+/* Rows below the block, counted from its end. */
+static void awq__factor_panel(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__factoring *f = (const awq__factoring *)arg;
+    size_t i, j;
+    (void)worker;
+    for (i = begin; i < end; i++) {
+        float *row = f->factor + (f->begin + f->n + i) * f->in + f->begin;
+        for (j = 0; j < f->n; j++) {
+            const float *column = f->corner + j * AWQ__CHUNK;
+            row[j] /= -column[j];
+            f->panel[j * f->in + i] = -row[j];
+            f->k->add_products(row + j + 1, 0, 1, f->n - j - 1, row + j, 0, 0, column + j + 1, 0,
+                               1);
+        }
+    }
+}
+
+/* What is left: rows of tile `tile`, up to the diagonal. */
+static void awq__factor_rest_tile(const awq__factoring *f, size_t tile, size_t rows_left,
+                                  size_t col, size_t cols) {
+    size_t first = tile * AWQ__ROWS, rows = awq__min(AWQ__ROWS, rows_left - first);
+    size_t stop = awq__min(col + cols, first + rows);
+    float *row = f->factor + (f->begin + f->n + first) * f->in + f->begin;
+    if (stop <= col) return;
+    f->k->add_products(row + f->n + col, f->in, rows, stop - col, row, f->in, 1, f->panel + col,
+                       f->in, f->n);
+}
+
+/* Tiles p from the top and from the bottom, so that every index costs the same. */
+static void awq__factor_rest(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__factoring *f = (const awq__factoring *)arg;
+    size_t left = f->in - f->begin - f->n, tiles = awq__ceil_div(left, AWQ__ROWS), col, p;
+    const size_t cols = 2 * AWQ__CHUNK; /* of the panel: they stay in the L2 cache */
+    (void)worker;
+    for (col = 0; col < left; col += cols)
+        for (p = begin; p < end; p++) {
+            awq__factor_rest_tile(f, p, left, col, cols);
+            if (tiles - 1 - p > p) awq__factor_rest_tile(f, tiles - 1 - p, left, col, cols);
+        }
+}
+
+static void awq__factor(awq__factoring *f, const awq_parallel *parallel) {
+    size_t left;
+    for (f->begin = 0; f->begin < f->in; f->begin += f->n) {
+        f->n = awq__min(AWQ__CHUNK, f->in - f->begin);
+        left = f->in - f->begin - f->n;
+        awq__factor_corner(f);
+        awq__run(parallel, left, 1, awq__factor_panel, f);
+        awq__run(parallel, awq__ceil_div(awq__ceil_div(left, AWQ__ROWS), 2), 1, awq__factor_rest,
+                 f);
+    }
+}
+
+/* Channels by rising activation, so that the last row has the largest: a heap sort. */
+static int awq__rises(const float *diagonal, uint32_t a, uint32_t b) {
+    return diagonal[a] < diagonal[b] ||
+           (diagonal[a] <= diagonal[b] && a > b); /* of equals the first comes last */
+}
+
+static void awq__sink(uint32_t *order, size_t root, size_t count, const float *diagonal) {
+    size_t child;
+    for (; (child = 2 * root + 1) < count; root = child) {
+        uint32_t swap;
+        if (child + 1 < count && awq__rises(diagonal, order[child], order[child + 1])) child++;
+        if (!awq__rises(diagonal, order[root], order[child])) return;
+        swap = order[root];
+        order[root] = order[child];
+        order[child] = swap;
+    }
+}
+
+static void awq__sort_channels(uint32_t *order, size_t count, const float *diagonal) {
+    size_t i;
+    for (i = count / 2; i-- > 0;) awq__sink(order, i, count, diagonal);
+    for (i = count; i-- > 1;) {
+        uint32_t largest = order[0];
+        order[0] = order[i];
+        order[i] = largest;
+        awq__sink(order, 0, i, diagonal);
+    }
+}
+
+AWQDEF size_t awq_hessian_size(size_t in_features) {
+    awq__factoring f;
+    awq__arena arena = { NULL, 0 };
+    uint32_t *order;
+    if (in_features == 0 || in_features > UINT32_MAX) return 0;
+    awq__factor_layout(&f, &arena, in_features, &order);
+    return awq__size_or_0(awq__add(arena.used, 64));
+}
+
+AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const float *scale,
+                                   double damping, awq_order order, void *memory,
+                                   size_t memory_size, const awq_parallel *parallel,
+                                   awq_hessian *hessian, awq_where *where) {
+    awq__factoring f;
+    awq__arena arena;
+    uint32_t *channels;
+    float *diagonal;
+    double mean = 0;
+    size_t in, i, j, size;
+    if (!k || !stats || !stats->gram || !memory || !hessian) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_parallel(parallel));
+    if (!(damping > 0 && damping <= 1)) return AWQ_ERR_CONFIG;
+    if (order != AWQ_ORDER_ACTIVATION && order != AWQ_ORDER_COLUMN) return AWQ_ERR_CONFIG;
+    in = stats->in_features;
+    size = awq_hessian_size(in);
+    if (size == 0 || memory_size < size) return AWQ_ERR_MEMORY;
+    AWQ__TRY(awq__check_scale(scale, in, where));
+
+    arena = awq__arena_of(memory);
+    awq__factor_layout(&f, &arena, in, &channels);
+    f.k = k;
+    f.in = in;
+    diagonal = f.panel; /* both are done with before the panel is used */
+    for (i = 0; i < in; i++)
+        for (j = 0; j < i; j++) stats->gram[i * in + j] = stats->gram[j * in + i];
+    for (i = 0; i < in; i++) {
+        diagonal[i] = stats->gram[i * in + i] / (scale ? scale[i] * scale[i] : 1);
+        mean += (double)diagonal[i] / (double)in;
+        channels[i] = (uint32_t)i;
+    }
+    if (!(mean > 0)) mean = 1; /* nothing was seen: plain rounding */
+    if (order == AWQ_ORDER_ACTIVATION) awq__sort_channels(channels, in, diagonal);
+    f.floor_of_pivot = FLT_MAX;
+    for (i = 0; i < in; i++) {
+        const float *from = stats->gram + channels[i] * in;
+        float s = scale ? scale[channels[i]] : 1, extra = (float)(damping * mean) * s * s;
+        for (j = 0; j <= i; j++) f.factor[i * in + j] = from[channels[j]];
+        for (; j < in; j++) f.factor[i * in + j] = 0;
+        f.factor[i * in + i] += extra;
+        if (extra < f.floor_of_pivot) f.floor_of_pivot = extra;
+    }
+    awq__factor(&f, parallel);
+    hessian->in_features = in;
+    hessian->gram = stats->gram;
+    hessian->factor = f.factor;
+    hessian->order = channels;
+    return AWQ_OK;
+}
+
+/* ---- rounding -------------------------------------------------------------------------------- */
+
+#define AWQ__ROUND_ROWS 32 /* that read H together */
+
+typedef struct awq__rounding {
+    const awq_kernels *k;
+    const awq_round_config *config;
+    const awq_hessian *hessian;
+    awq__source source;
+    awq_tensor *tensor;
+    unsigned char *work; /* [workers][work_size] */
+    size_t work_size;
+} awq__rounding;
+
+/* Rows of one worker. */
+typedef struct awq__round_rows {
+    const awq__rounding *task;
+    size_t row, rows;
+    float *w;     /* [AWQ__ROUND_ROWS][in] weights; then d H */
+    float *error; /* [AWQ__ROUND_ROWS][in] W - What / s, in the hessian's order; then in the plain */
+    float *step;  /* [AWQ__ROUND_ROWS][in, or a chunk]; what is about to be added */
+} awq__round_rows;
+
+static void awq__round_layout(awq__round_rows *r, awq__arena *arena, size_t in) {
+    r->w = (float *)awq__take(arena, awq__mul(in, AWQ__ROUND_ROWS), sizeof(float));
+    r->error = (float *)awq__take(arena, awq__mul(in, AWQ__ROUND_ROWS), sizeof(float));
+    r->step = (float *)awq__take(arena, awq__mul(in > AWQ__CHUNK ? in : AWQ__CHUNK,
+                                                 AWQ__ROUND_ROWS), sizeof(float));
+}
+
+static size_t awq__round_work(size_t in) {
+    awq__round_rows r;
+    awq__arena arena = { NULL, 0 };
+    awq__round_layout(&r, &arena, in);
+    return awq__align(arena.used, 64);
+}
+
+AWQDEF size_t awq_round_scratch_size(size_t in_features, const awq_parallel *parallel) {
+    return awq__size_or_0(
+        awq__add(awq__mul(awq__workers(parallel), awq__round_work(in_features)), 64));
+}
+
+/* q for the value w of column `col`, and what is left of w */
+static float awq__round_value(const awq__round_rows *r, size_t lane, size_t col, float w) {
+    awq_tensor *t = r->task->tensor;
+    size_t size = awq__group_size(t->in_features, t->quant.group_size), row = r->row + lane;
+    awq__grid grid = awq__get_grid(t, row * awq__ceil_div(t->in_features, size) + col / size);
+    float s = r->task->source.scale ? r->task->source.scale[col] : 1;
+    uint8_t *q = t->q + row * t->in_features + col;
+    float v = w * s / grid.scale, levels = awq__levels(t->quant.bits);
+    v = v < -grid.zero ? -grid.zero : v > levels - grid.zero ? levels - grid.zero : v;
+    v = awq__round(v);
+    *q = (uint8_t)(int)(v + grid.zero);
+    return v * grid.scale / s;
+}
+
+/* Columns from the last row of L to the first: what the errors so far do to a column is taken back
+   by its own rounding. */
+static void awq__round_in_order(awq__round_rows *r) {
+    const awq_hessian *h = r->task->hessian;
+    const awq_kernels *k = r->task->k;
+    size_t in = h->in_features, begin, end, i, lane;
+    for (end = in; end > 0; end = begin) {
+        float now[AWQ__ROUND_ROWS];
+        begin = (end - 1) / AWQ__CHUNK * AWQ__CHUNK;
+        memset(r->step, 0, AWQ__ROUND_ROWS * AWQ__CHUNK * sizeof *r->step);
+        for (i = end; i < in; i += AWQ__CHUNK)
+            k->add_products(r->step, AWQ__CHUNK, r->rows, end - begin, r->error + i, in, 1,
+                            h->factor + i * in + begin, in, awq__min(AWQ__CHUNK, in - i));
+        for (i = end; i-- > begin;) {
+            const float *row = h->factor + i * in;
+            for (lane = 0; lane < r->rows; lane++) {
+                float w = r->w[lane * in + h->order[i]];
+                float carried = r->step[lane * AWQ__CHUNK + i - begin] / row[i];
+                now[lane] = w - awq__round_value(r, lane, h->order[i], w + carried);
+                r->error[lane * in + i] = now[lane];
+            }
+            k->add_products(r->step, AWQ__CHUNK, r->rows, i - begin, now, 1, 0, row + begin, 0, 1);
+        }
+    }
+}
+
+/* error in plain order, and w = error H */
+static void awq__round_products(awq__round_rows *r) {
+    const awq_hessian *h = r->task->hessian;
+    size_t in = h->in_features, i, lane, col;
+    for (lane = 0; lane < r->rows; lane++) {
+        float *e = r->error + lane * in, *w = r->w + lane * in;
+        for (i = 0; i < in; i++) w[h->order[i]] = e[i];
+        memcpy(e, w, in * sizeof *e);
+        memset(w, 0, in * sizeof *w);
+    }
+    for (i = 0; i < in; i += AWQ__CHUNK)
+        for (col = 0; col < in; col += AWQ__CHUNK)
+            r->task->k->add_products(r->w + col, in, r->rows, awq__min(AWQ__CHUNK, in - col),
+                                     r->error + i, in, 1, h->gram + i * in + col, in,
+                                     awq__min(AWQ__CHUNK, in - i));
+}
+
+/* Every q of a row to where the loss is least, the others fixed. */
+static void awq__descend(awq__round_rows *r, size_t lane) {
+    const awq_hessian *h = r->task->hessian;
+    awq_tensor *t = r->task->tensor;
+    size_t in = h->in_features, size = awq__group_size(in, t->quant.group_size), c;
+    float *e = r->error + lane * in, *product = r->w + lane * in;
+    uint8_t *q = t->q + (r->row + lane) * in;
+    float levels = awq__levels(t->quant.bits);
+    awq__grid grid = { 0, 0 };
+    for (c = 0; c < in; c++) {
+        float diagonal = h->gram[c * in + c], step, moved;
+        if (c % size == 0)
+            grid = awq__get_grid(t, (r->row + lane) * awq__ceil_div(in, size) + c / size);
+        if (!(diagonal > 0)) continue;
+        step = grid.scale / (r->task->source.scale ? r->task->source.scale[c] : 1);
+        moved = (float)q[c] + product[c] / (diagonal * step);
+        moved = awq__round(moved < 0 ? 0 : moved > levels ? levels : moved) - (float)q[c];
+        if (moved < 0.5f && moved > -0.5f) continue;
+        q[c] = (uint8_t)(int)((float)q[c] + moved);
+        moved *= -step;
+        e[c] += moved;
+        r->task->k->add_products(product, 0, 1, in, &moved, 0, 0, h->gram + c * in, 0, 1);
+    }
+}
+
+/* The best scale of a group for its q, the other groups fixed; step: by how much e changes */
+static void awq__refit_group(awq__round_rows *r, size_t lane, size_t group, size_t begin,
+                             size_t n) {
+    const awq_hessian *h = r->task->hessian;
+    awq_tensor *t = r->task->tensor;
+    size_t in = h->in_features, at, i, j, row = r->row + lane;
+    const uint8_t *q = t->q + row * in + begin;
+    float *step = r->step + lane * n, *product = r->w + lane * in + begin;
+    double vg = 0, vhv = 0;
+    awq__grid grid;
+    float scale;
+    at = row * awq_group_count(in, t->quant.group_size) + group;
+    grid = awq__get_grid(t, at);
+    for (i = 0; i < n; i++) {
+        float s = r->task->source.scale ? r->task->source.scale[begin + i] : 1;
+        step[i] = ((float)q[i] - grid.zero) / s;
+    }
+    for (i = 0; i < n; i++) {
+        const float *row_of_h = h->gram + (begin + i) * in + begin;
+        float sum = 0;
+        for (j = 0; j < n; j++) sum += row_of_h[j] * step[j];
+        vhv += (double)step[i] * (double)sum;
+        vg += (double)step[i] * (double)product[i];
+    }
+    scale = vhv > 0 ? awq__stored_scale(&t->quant, (double)grid.scale + vg / vhv) : 0;
+    if (!(scale > 0)) scale = grid.scale;
+    for (i = 0; i < n; i++) {
+        step[i] *= grid.scale - scale;
+        r->error[lane * in + begin + i] += step[i];
+    }
+    grid.scale = scale;
+    awq__set_grid(t, at, grid);
+}
+
+static void awq__refit(awq__round_rows *r) {
+    const awq_hessian *h = r->task->hessian;
+    size_t in = h->in_features, size = awq__group_size(in, r->task->tensor->quant.group_size);
+    size_t group, begin, lane, n, col;
+    for (group = begin = 0; begin < in; group++, begin += size) {
+        n = awq__min(size, in - begin);
+        for (lane = 0; lane < r->rows; lane++) awq__refit_group(r, lane, group, begin, n);
+        for (col = 0; col < in; col += AWQ__CHUNK)
+            r->task->k->add_products(r->w + col, in, r->rows, awq__min(AWQ__CHUNK, in - col),
+                                     r->step, n, 1, h->gram + begin * in + col, in, n);
+    }
+}
+
+static void awq__round_tile(awq__round_rows *r) {
+    const awq_round_config *config = r->task->config;
+    size_t lane, in = r->task->hessian->in_features;
+    int pass;
+    for (lane = 0; lane < r->rows; lane++)
+        awq__load_row(r->task->source.weight, r->row + lane, 0, in, r->w + lane * in);
+    awq__round_in_order(r);
+    if (config->passes) awq__round_products(r);
+    for (pass = 0; pass < config->passes; pass++) {
+        if (config->refit) awq__refit(r);
+        for (lane = 0; lane < r->rows; lane++) awq__descend(r, lane);
+    }
+}
+
+static void awq__round_range(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__rounding *task = (const awq__rounding *)arg;
+    awq__arena arena = { NULL, 0 };
+    awq__round_rows r;
+    arena.base = task->work + worker * task->work_size;
+    awq__round_layout(&r, &arena, task->hessian->in_features);
+    r.task = task;
+    for (r.row = begin; r.row < end; r.row += AWQ__ROUND_ROWS) {
+        r.rows = awq__min(AWQ__ROUND_ROWS, end - r.row);
+        awq__round_tile(&r);
+    }
+}
+
+static awq_status awq__check_grids(const awq_tensor *t, awq_where *where) {
+    size_t row, group, groups = awq_group_count(t->in_features, t->quant.group_size);
+    for (row = 0; row < t->out_features; row++)
+        for (group = 0; group < groups; group++) {
+            awq__grid grid = awq__get_grid(t, row * groups + group);
+            if (!awq__is_scale(grid.scale) || grid.zero > awq__levels(t->quant.bits))
+                return awq__fail(where, AWQ_ERR_DATA, 1, row, group);
+        }
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config,
+                            const awq_hessian *hessian, awq_matrix weight, const float *scale,
+                            awq_tensor *tensor, void *scratch, size_t scratch_size,
+                            const awq_parallel *parallel, awq_where *where) {
+    awq__rounding task;
+    size_t size;
+    if (!k || !config || !hessian || !hessian->factor || !scratch) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_tensor(tensor));
+    AWQ__TRY(awq__check_weight(weight, tensor->in_features));
+    AWQ__TRY(awq__check_parallel(parallel));
+    if (weight.rows != tensor->out_features || hessian->in_features != weight.cols)
+        return AWQ_ERR_SHAPE;
+    if (config->passes < 0) return AWQ_ERR_CONFIG;
+    size = awq_round_scratch_size(weight.cols, parallel);
+    if (size == 0 || scratch_size < size) return AWQ_ERR_MEMORY;
+    AWQ__TRY(awq__check_scale(scale, weight.cols, where));
+    AWQ__TRY(awq__check_finite(weight, 0, where));
+    AWQ__TRY(awq__check_grids(tensor, where));
+    task.k = k;
+    task.config = config;
+    task.hessian = hessian;
+    task.source.k = k;
+    task.source.weight = weight;
+    task.source.scale = scale;
+    task.source.clip_max = NULL;
+    task.tensor = tensor;
+    task.work = awq__arena_of(scratch).base;
+    task.work_size = awq__round_work(weight.cols);
+    awq__run(parallel, weight.rows, AWQ__ROUND_ROWS, awq__round_range, &task);
+    return AWQ_OK;
+}
+
 #endif /* AWQ_INFERENCE_ONLY */
 /* =================================================================================================
    >>impl-pack   layout ROWS16: see FORMAT
@@ -3535,6 +4182,8 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__BLOCK
 #undef AWQ__TILE
 #undef AWQ__COARSE
+#undef AWQ__FIT_STEPS
+#undef AWQ__ROUND_ROWS
 #undef AWQ__SHORTLIST
 #undef AWQ__ROWS
 #undef AWQ__BYTE_ROWS
