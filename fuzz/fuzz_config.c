@@ -1,5 +1,5 @@
-/*  fuzz_config.c - any text as config.json, over weights in a layout of three; behind a NUL byte, any
-    text as model.safetensors.index.json. */
+/*  fuzz_config.c - any text as config.json, over weights in a layout of three; behind a NUL byte,
+    any text as model.safetensors.index.json. */
 #include "../examples/formats/hf.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);

@@ -1,5 +1,5 @@
-/*  fuzz_safetensors.c - any bytes as model.safetensors, alone and under each kind of config.json. An
-    input that begins with { is the header's JSON and what follows it; its length is put before it. */
+/*  fuzz_safetensors.c - any bytes as model.safetensors, alone and under each kind of config.json.
+    An input that begins with { is the header's JSON and what follows; its length is put before. */
 #include "../examples/formats/hf.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);

@@ -7,7 +7,8 @@
 
 static safetensors_dtype scale_dtype(const awq_foreign *weight)
 {
-    static const safetensors_dtype dtypes[] = { SAFETENSORS_F32, SAFETENSORS_F16, SAFETENSORS_BF16 };
+    static const safetensors_dtype dtypes[] = { SAFETENSORS_F32, SAFETENSORS_F16,
+                                                SAFETENSORS_BF16 };
     return dtypes[weight->quant.scale_dtype];
 }
 
@@ -81,6 +82,10 @@ void hf_attach(awq_foreign *weight, const safetensors_tensor *parts, size_t coun
 
 static json_t *awq_config(awq_layout layout, awq_quant quant, json_t *excluded)
 {
+    if (json_array_size(excluded) == 0) {       /* readers choose by themselves if it is null */
+        json_decref(excluded);
+        excluded = json_null();
+    }
     return json_pack("{s:s, s:i, s:i, s:b, s:s, s:o}", "quant_method", "awq", "bits", quant.bits,
                      "group_size", quant.group_size, "zero_point", layout != AWQ_MARLIN, "version",
                      awq_layout_rules_of(layout).name, "modules_to_not_convert", excluded);
