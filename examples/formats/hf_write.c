@@ -272,9 +272,28 @@ bool hf_write_bytes(hf_writer *writer, const char *name, const void *bytes, size
     return written;
 }
 
+/*  Numbers with the fewest digits that read back as they were. */
+static char *shortest_text(const json_t *value)
+{
+    char *text = NULL;
+    size_t digits;
+
+    for (digits = 15; digits <= 17; digits++) {
+        json_t *again;
+        bool same;
+        free(text);
+        text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
+        again = text ? json_loads(text, 0, NULL) : NULL;
+        same = json_equal(again, value);
+        json_decref(again);
+        if (same) break;
+    }
+    return text;
+}
+
 bool hf_write_json(hf_writer *writer, const char *name, const json_t *value, failure *why)
 {
-    char *text = json_dumps(value, JSON_INDENT(2));
+    char *text = shortest_text(value);
     bool written;
 
     if (!text) return out_of_memory(writer, why);
