@@ -523,6 +523,7 @@ static bool find_linears(hf_model *model, failure *why)
 const hf_linear *hf_find_linear(const hf_model *model, const char *name)
 {
     hf_linear wanted;
+    if (model->linears_count == 0) return NULL;     /* there is no array either */
     wanted.name = (char *)(uintptr_t)name;
     return bsearch(&wanted, model->linears, model->linears_count, sizeof wanted, compare_linears);
 }
