@@ -139,6 +139,5 @@ clean:
 	rm -rf $(BUILD)
 
 .PHONY: help demo llm convert test golden sanitize fuzz mutants firmware board test-isa count-isa \
-        tools bench bench-build bench-peers \
-        bench-report install clean
+        tools bench bench-build bench-peers bench-report install clean
 .DEFAULT_GOAL := help
