@@ -31,7 +31,7 @@
     CONTENTS   search for the tag
         >>config >>types                        what every part uses
         >>calibrate >>search >>fold >>clip >>quantize      find good integers
-        >>pack >>matmul >>kernels               store them and run them
+        >>pack >>layouts >>matmul >>kernels     store them, exchange them, run them
 
     AWQ IN ONE SCREEN   (Lin et al., "AWQ", MLSys 2024; docs/how-awq-works.md goes slowly)
         A linear computes y = W x. Rounding W to 4 bits changes y by dW x, so an error counts as
@@ -150,13 +150,22 @@ extern "C" {
     X(AWQ_ERR_SCALE,        -8, "a group's scale is too large for the scale dtype")                \
     X(AWQ_ERR_FORMAT,       -9, "not a packed tensor of a known version, or truncated or corrupt") \
     X(AWQ_ERR_MISMATCH,    -10, "activations were prepared for another shape or kernel set")       \
-    X(AWQ_ERR_CALLBACK,    -11, "the host's loss callback failed")
+    X(AWQ_ERR_CALLBACK,    -11, "the host's loss callback failed")                                 \
+    X(AWQ_ERR_OUT_FEATURES,-12, "out_features is not a multiple of what the layout needs")         \
+    X(AWQ_ERR_IN_FEATURES, -13, "in_features is not a multiple of what the layout needs")          \
+    X(AWQ_ERR_GROUP_SIZE,  -14, "the layout has no such group_size")                               \
+    X(AWQ_ERR_SHORT_GROUP, -15, "the layout has no short last group: in_features % group_size")    \
+    X(AWQ_ERR_GROUP_SPLIT, -16, "groups differ or do not divide, where one of them becomes many")  \
+    X(AWQ_ERR_ASYMMETRIC,  -17, "a zero point is not 8, and the target is symmetric")              \
+    X(AWQ_ERR_ZERO_POINT,  -18, "the target cannot hold a zero point (GPTQ v1: 0; 4 bits: 16)")    \
+    X(AWQ_ERR_ROUNDING,    -19, "the target cannot hold a value exactly, and may not round it")    \
+    X(AWQ_ERR_ACT_ORDER,   -20, "group_index is not k / group_size: act order is not supported")
 
 typedef enum awq_status {
 #define AWQ__X(name, value, text) name = value,
     AWQ_STATUS_LIST(AWQ__X)
 #undef AWQ__X
-    AWQ_STATUS_END = -12
+    AWQ_STATUS_END = -21
 } awq_status;
 
 typedef enum awq_dtype { AWQ_F32 = 0, AWQ_F16 = 1, AWQ_BF16 = 2 } awq_dtype;
@@ -510,7 +519,7 @@ AWQDEF awq_status awq_fake_quantize(const awq_kernels *k, awq_quant quant, awq_m
 #endif /* AWQ_INFERENCE_ONLY */
 
 /* =================================================================================================
-   >>pack   (foreign layouts will have their importers and exporters at the end of this section)
+   >>pack
    ============================================================================================== */
 
 #define AWQ_LAYOUT_ROWS16 1     /* the native layout: see FORMAT                                  */
@@ -578,6 +587,123 @@ AWQDEF awq_status awq_unpack(const awq_kernels *k, const awq_packed *packed, awq
 AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, const float *scale,
                                       const float *clip_max, void *memory, size_t memory_size,
                                       size_t row_begin, size_t row_end, awq_where *where);
+
+#endif /* AWQ_INFERENCE_ONLY */
+
+/* =================================================================================================
+   >>layouts   4-bit weights as other projects store them, to packed tensors and back
+   ============================================================================================== */
+
+#ifndef AWQ_INFERENCE_ONLY
+
+/*  docs/formats.md has their closed forms. N = out_features, K = in_features, G groups, Z as in
+    AutoAWQ's gemv: G / 8 rounded up, to a multiple of 2 at group 64, of 4 at group 32. Words of 8
+    nibbles, nibble 0 lowest. Planes have these rows and columns:
+                        weights            scales        zeros
+      GEMM              i32 [K, N/8]       [G, N]        i32 [G, N/8]   AutoAWQ gemm_pack
+      GEMV              i32 [N, K/8]       [N, 8 Z]      i32 [N, Z]     AutoAWQ gemv
+      GEMV_FAST         i16 [N/4, K]       [8 Z, N]      [8 Z, N], -scale * zero
+      MARLIN            i32 [K/16, 2 N]    [G, N]                       IST-DASLab marlin
+      MARLIN_ZP         i32 [K/16, 2 N]    [G, N]        i32 [G, N/8]   vLLM awq_marlin
+      GPTQ              i32 [K/8, N]       [G, N]        i32 [G, N/8], zero - 1
+      GPTQ_V2           i32 [K/8, N]       [G, N]        i32 [G, N/8]
+      COMPRESSED        i32 [N, K/8]       [N, G]        i32 [N/8, G]; rounded up; if asymmetric
+      TINYCHAT_Q4_3, 4  u8 [N, K/2]        [N, K/32]                    x86, Arm
+      TINYCHAT_Q4_6     i32 [N, K/8]       [N, 8 Z]      i32 [N, Z], 8  CUDA
+      GGML_Q4_0, Q4_1   blocks [N, K/32] of 18, 20 bytes                                          */
+typedef enum awq_layout {
+    AWQ_GEMM = 1,           /* AutoAWQ, the usual AWQ checkpoint                                  */
+    AWQ_GEMV,
+    AWQ_GEMV_FAST,          /* = llm-awq v2                                                       */
+    AWQ_MARLIN,
+    AWQ_MARLIN_ZP,
+    AWQ_GPTQ,               /* v1 and ExLlama: cannot hold a zero point of 0                      */
+    AWQ_GPTQ_V2,
+    AWQ_COMPRESSED,         /* compressed-tensors, pack-quantized                                 */
+    AWQ_TINYCHAT_Q4_3,
+    AWQ_TINYCHAT_Q4_4,
+    AWQ_TINYCHAT_Q4_6,
+    AWQ_GGML_Q4_0,
+    AWQ_GGML_Q4_1
+} awq_layout;
+
+#define AWQ_LAYOUT_END  14      /* layouts are 1 .. AWQ_LAYOUT_END - 1                            */
+#define AWQ_EXPORT_STEP 64      /* row ranges of awq_export begin at multiples of this            */
+
+/*  A layout's rules, for messages and choices.                                                   */
+typedef struct awq_layout_rules {
+    const char *name;           /* "gemm"                                                         */
+    size_t out_multiple, in_multiple;   /* of out_features, in_features                           */
+    int group_sizes[4];         /* the allowed ones, ended by 0; -1: the whole row                */
+    int group_from;             /* also all multiples of 8 from here on; 0: none                  */
+    int short_group;            /* 1: group_size need not divide in_features                      */
+    int symmetric;              /* 1: no zero points, 0: always, -1: as quant.symmetric says      */
+    unsigned scale_dtypes;      /* sum of 1 << awq_dtype                                          */
+} awq_layout_rules;
+
+/*  Elements (r, c) of element_size bytes at data + r * stride + c * element_size, stride in bytes.
+    Little-endian on every host; data needs no alignment. rows = 0: the layout has no such plane. */
+typedef struct awq_plane {
+    void  *data;
+    size_t rows, cols, element_size, stride;
+} awq_plane;
+
+/*  A linear in another project's layout.                                                         */
+typedef struct awq_foreign {
+    awq_layout layout;
+    size_t     out_features, in_features;
+    awq_quant  quant;
+    awq_plane  weights, scales, zeros;
+    const void *group_index;    /* GPTQ's and compressed-tensors' g_idx, int32 [in_features], or
+                                   NULL: read by awq_import, must be k / group_size               */
+} awq_foreign;
+
+/*  awq_layout_rules_of  -  all zeros, name "" for a layout that does not exist                   */
+AWQDEF awq_layout_rules awq_layout_rules_of(awq_layout layout);
+
+/*  awq_foreign_init  -  check the layout's rules and describe its planes, dense; data is NULL
+
+    The caller then sets data (and strides, if planes are wider). quant.symmetric becomes what the
+    layout stores, unless that is free (COMPRESSED). scale_dtype is that of the foreign scales.
+    Errors    NULL, SHAPE (0 or too large), CONFIG (no such layout; bits is not 4), DTYPE (of the
+              scales), OUT_FEATURES, IN_FEATURES, GROUP_SIZE, SHORT_GROUP                         */
+AWQDEF awq_status awq_foreign_init(awq_foreign *foreign, awq_layout layout, awq_quant quant,
+                                   size_t out_features, size_t in_features);
+/*  Bytes from a plane's first to its last; 0 if it has none, or they overflow.                   */
+AWQDEF size_t     awq_plane_size(const awq_plane *plane);
+
+/*  awq_import  -  rows [row_begin, row_end) of foreign weights into an awq_packed_init()ed tensor
+
+    Formula   q, zero, scale as stored. Where a scale is negative (Q4_0, TinyChat), 15 - q, 15 -
+              zero and |scale|; where it is 0, the weights are: q = zero = 8, the smallest scale.
+              GEMV_FAST: zero = round(-scaled_zero / scale). Q4_1: zero = round(-m / d), exact if m
+              = fp16(-zero d); d = 0: q = 9 or 7, zero 8, scale |m|.
+    Groups    the packed group_size may divide the foreign one (grids repeat), or be a multiple (the
+              grids of its groups must agree); both multiples of 8, or the whole row
+    Range     as awq_pack: multiples of AWQ_ROW_STEP, row_end may be out_features
+    Threads   disjoint ranges may run at once; each is checked before its first write
+    Errors    NULL, SHAPE, CONFIG (bits), DTYPE, RANGE, FORMAT (the header), those of
+              awq_foreign_init, GROUP_SPLIT, ACT_ORDER; DATA (a scale is NaN or infinite),
+              ASYMMETRIC, ZERO_POINT (v1: 16; GEMV_FAST, Q4_1: outside 0 .. 15), ROUNDING (a scale
+              in the packed dtype, or a scaled zero that is no multiple of its scale).
+              where->row, col: the weight; matrix: 0 weights, 1 scales, 2 zeros, 3 group_index      */
+AWQDEF awq_status awq_import(const awq_kernels *k, const awq_foreign *from, void *memory,
+                             size_t memory_size, size_t row_begin, size_t row_end,
+                             awq_where *where);
+
+/*  awq_export  -  rows [row_begin, row_end) of a packed tensor into foreign planes
+
+    Without allow_rounding what is written imports to the same q, zeros and scales. With it, a scale
+    may be rounded to the foreign dtype (never to 0 or infinity), and Q4_1's minimum to fp16(-zero
+    scale). Padding of planes that have some is written by the range that ends at out_features.
+    Groups    as awq_import
+    Range     row_begin a multiple of AWQ_EXPORT_STEP, row_end too or = out_features
+    Threads   disjoint ranges may run at once and share no byte; checked before the first write
+    Errors    as awq_import; ASYMMETRIC (a zero point is not 8 where none are stored), ZERO_POINT
+              (GPTQ: 0), ROUNDING                                                                 */
+AWQDEF awq_status awq_export(const awq_kernels *k, const awq_packed *from, const awq_foreign *to,
+                             int allow_rounding, size_t row_begin, size_t row_end,
+                             awq_where *where);
 
 #endif /* AWQ_INFERENCE_ONLY */
 

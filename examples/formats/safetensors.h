@@ -9,7 +9,6 @@
 #include "json.h"
 
 #define SAFETENSORS_MAX_RANK 8
-#define SAFETENSORS_DATA_LIMIT ((size_t)1 << 47)
 
 /*  name in the file, bits of an element. */
 #define SAFETENSORS_DTYPES(X)                                                                      \
@@ -35,6 +34,8 @@ typedef struct safetensors_tensor {
 
 const char *safetensors_dtype_name(safetensors_dtype dtype);
 
+size_t safetensors_dtype_bits(safetensors_dtype dtype);
+
 /*  "F16 [576, 64]", for messages and lists. */
 typedef struct safetensors_shown { char text[192]; } safetensors_shown;
 safetensors_shown safetensors_show(const safetensors_tensor *tensor);
@@ -56,13 +57,11 @@ void safetensors_close(safetensors_file *file);
 
 /*  NULL if there is none of that name. */
 const safetensors_tensor *safetensors_find(const safetensors_file *file, const char *name);
-bool safetensors_has_shape(const safetensors_tensor *tensor, safetensors_dtype dtype, size_t rank,
-                           size_t rows, size_t columns);
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-/*  A description to write: size is computed, data comes from safetensors_write_begin(). A rank of 1
-    takes only `rows`. */
+/*  A tensor to write: size is computed, data comes from safetensors_write_begin(). Its rank is 1 or
+    2; rank 1 takes only `rows`. */
 safetensors_tensor safetensors_describe(const char *name, safetensors_dtype dtype, size_t rank,
                                         size_t rows, size_t columns);
 
@@ -75,7 +74,7 @@ typedef struct safetensors_writer {
 } safetensors_writer;
 
 /*  Writes the header ({"__metadata__": {"format": "pt"}}), reserves the disk space and sets data of
-    every tensor: zero bytes, aligned to at least 8 where sizes are multiples of 8. */
+    every tensor: zero bytes, aligned for its dtype. */
 bool safetensors_write_begin(safetensors_writer *writer, const char *path,
                              safetensors_tensor *tensors, size_t count, failure *why);
 /*  Only after this returns true does `path` exist, with all its bytes on the disk. */
