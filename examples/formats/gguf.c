@@ -588,8 +588,51 @@ gguf_output gguf_output_copy(const gguf_tensor *tensor)
     output.dims_count = tensor->dims_count;
     memcpy(output.dims, tensor->dims, sizeof output.dims);
     output.data = tensor->data;
+    output.make = NULL;
+    output.context = NULL;
     output.size = gguf_tensor_bytes(tensor);
     return output;
+}
+
+static unsigned char *append(unsigned char *at, const void *bytes, size_t size)
+{
+    memcpy(at, bytes, size);
+    return at + size;
+}
+
+static unsigned char *append_number(unsigned char *at, uint64_t number, size_t size)
+{
+    size_t i;
+    for (i = 0; i < size; i++) at[i] = (unsigned char)(number >> (8 * i));
+    return at + size;
+}
+
+static unsigned char *append_entry(unsigned char *at, const char *key, uint32_t number)
+{
+    at = append_number(at, strlen(key), 8);
+    at = append(at, key, strlen(key));
+    at = append_number(at, GGUF_U32, 4);
+    return append_number(at, number, 4);
+}
+
+bool gguf_with_number(gguf_file *changed, const gguf_file *from, const char *key, uint32_t number,
+                      failure *why)
+{
+    const gguf_value *old = gguf_find_value(from, key);
+    const unsigned char *end = from->metadata + from->metadata_size;
+    const unsigned char *begin = old ? (const unsigned char *)old->key.bytes - 8 : end;
+    const unsigned char *rest = old ? old->data + old->size : end;
+    unsigned char *bytes = malloc(from->metadata_size + strlen(key) + 16), *at = bytes;
+
+    if (!bytes) return fail(why, "out of memory");
+    at = append(at, from->metadata, (size_t)(begin - from->metadata));
+    at = append_entry(at, key, number);
+    at = append(at, rest, (size_t)(end - rest));
+    *changed = *from;
+    changed->metadata = bytes;
+    changed->metadata_size = (size_t)(at - bytes);
+    changed->values_count += old ? 0 : 1;
+    return true;
 }
 
 /*  A file being written and how far it has come, so that padding can be computed. */
@@ -608,8 +651,7 @@ static bool put(sink *out, const void *bytes, size_t size)
 static bool put_number(sink *out, uint64_t number, size_t size)
 {
     unsigned char bytes[8];
-    size_t i;
-    for (i = 0; i < size; i++) bytes[i] = (unsigned char)(number >> (8 * i));
+    append_number(bytes, number, size);
     return put(out, bytes, size);
 }
 
@@ -638,6 +680,24 @@ static bool put_tensor_info(sink *out, const gguf_output *tensor, size_t offset)
     return put_number(out, tensor->type, 4) && put_number(out, offset, 8);
 }
 
+static bool put_tensor(sink *out, const gguf_output *tensor)
+{
+    void *made;
+    bool done;
+
+    if (tensor->data) return put(out, tensor->data, tensor->size);
+    made = malloc(tensor->size);
+    if (!made) {
+        file_write_abandon(&out->file);
+        return fail(out->why, "out of memory");
+    }
+    done = tensor->make(tensor, made, out->why);
+    if (!done) file_write_abandon(&out->file);
+    done = done && put(out, made, tensor->size);
+    free(made);
+    return done;
+}
+
 static bool put_file(sink *out, const gguf_file *from, const gguf_output *tensors, size_t count)
 {
     size_t i, offset = 0;
@@ -650,8 +710,7 @@ static bool put_file(sink *out, const gguf_file *from, const gguf_output *tensor
         offset += align_up(tensors[i].size, from->alignment);
     }
     for (i = 0; i < count; i++)
-        if (!put_padding(out, from->alignment) || !put(out, tensors[i].data, tensors[i].size))
-            return false;
+        if (!put_padding(out, from->alignment) || !put_tensor(out, &tensors[i])) return false;
     return put_padding(out, from->alignment);
 }
 

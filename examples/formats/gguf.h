@@ -93,13 +93,20 @@ typedef struct gguf_output {
     gguf_string name;
     uint32_t type, dims_count;
     uint64_t dims[GGUF_MAX_DIMS];
-    const void *data;
+    const void *data;           /* or NULL: */
+    bool (*make)(const struct gguf_output *output, void *bytes, failure *why);
+    const void *context;        /* whatever make() wants to know */
     size_t size;
 } gguf_output;
 
 gguf_output gguf_output_copy(const gguf_tensor *tensor);
 
-/*  Writes `from`'s metadata, unchanged, and these tensors in this order. */
+/*  `from`'s metadata, in which `key` is this number; its place is the caller's to free. The tensors
+    are shared. */
+bool gguf_with_number(gguf_file *changed, const gguf_file *from, const char *key, uint32_t number,
+                      failure *why);
+
+/*  Writes `from`'s metadata and these tensors in this order; those to be made are made one by one. */
 bool gguf_write(const char *path, const gguf_file *from, const gguf_output *tensors, size_t count,
                 failure *why);
 

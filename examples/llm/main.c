@@ -186,7 +186,7 @@ static bool quantize_into(const settings *set, const model *m, compute *c, const
     token_list_free(&calibration);
     if (!done) return false;
     out->seconds = seconds_now() - started;
-    done = quantized_model_save(&q, path, why) && read_tokens(&m->tok, set->text, &text, why)
+    done = save_model(&q.m, path, why) && read_tokens(&m->tok, set->text, &text, why)
            && fingerprint(&q.m, c, &text, &out->fingerprint, why);
     token_list_free(&text);
     quantized_model_close(&q);
@@ -254,7 +254,7 @@ static void print_answer(const settings *set, const char *name, const report *r)
 
 /*  What the file says about itself, and the size that its weights would have in fp32. */
 typedef struct description {
-    gguf_shown name;
+    char name[64];
     size_t weights, layers;
     const char *rounded_type; /* of linears that were rounded before, or NULL */
     bool quantized;
@@ -262,16 +262,11 @@ typedef struct description {
 
 static void describe(const model *m, description *d)
 {
-    gguf_string name = { "a model without a name", 22 };
-    size_t i;
-
     memset(d, 0, sizeof *d);
-    gguf_get_string(&m->gguf, "general.name", &name);
-    d->name = gguf_show(name);
+    strcpy(d->name, m->name);
     d->layers = m->layers_count;
     d->quantized = model_is_quantized(m);
-    for (i = 0; i < m->gguf.tensors_count; i++)
-        d->weights += m->gguf.tensors[i].columns * m->gguf.tensors[i].rows;
+    d->weights = model_weights(m);
     if (!d->quantized) {
         uint32_t type = m->layers[0].linears[LINEAR_Q].stored->type;
         bool exact = type == GGUF_F32 || type == GGUF_F16 || type == GGUF_BF16;
@@ -475,7 +470,7 @@ static bool run(const settings *set, failure *why)
     if (set->print_speed) return ask_model(set, print_speed, why);
     if (set->check_sketch) return ask_model(set, check_sketch, why);
     if (!inspect(set, &d, why)) return false;
-    printf("model: %s, %zu layers, %.1f MB: %s\n", d.name.text, d.layers,
+    printf("model: %s, %zu layers, %.1f MB: %s\n", d.name, d.layers,
            megabytes(file_size(set->model)), set->model);
     if (d.rounded_type)
         printf("note: its linears are %s, so these weights were rounded once before; what they are "

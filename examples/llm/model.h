@@ -38,6 +38,7 @@ typedef struct model {
     linear head;
     bool tied;                      /* the head is the embedding */
     unsigned char *imported;        /* packed linears, if the files have them in another layout */
+    size_t imported_size;
     gguf_tensor dense[2];           /* embedding and head, if they are in no GGUF file */
     float *decoded;                 /* weights in fp32, if they were asked for */
 } model;

@@ -1,5 +1,6 @@
 /*  test_llm.c - the parts of examples/llm on a small random model: hostile files, tokens, the
     forward pass against a plain one in double, quantize, save, load. */
+#include "../export.h"
 #include "../study.h"
 #include "tiny.h"
 
@@ -654,7 +655,7 @@ static void quantize_and_reload(int group_size, bool plain, double most)
     assert_done(quantize_model(&q, &m, &c, &text, &options, &why));
     assert_true(plain || (q.loss > 0 && q.loss <= q.plain_loss));
     assert_true(logits_error(&m, &q.m, &c, &text) < most);
-    assert_done(quantized_model_save(&q, other_path, &why));
+    assert_done(save_model(&q.m, other_path, &why));
     assert_done(fingerprint(&q.m, &c, &text, &before, &why));
     assert_done(model_open(&loaded, other_path, &why));
     assert_true(model_is_quantized(&loaded));
@@ -747,7 +748,7 @@ static void open_quantized(model *original, model *loaded, int group_size, int h
     assert_done(compute_open(&c, 2, AWQ_A16, &why));
     assert_done(model_open(original, path, &why));
     assert_done(quantize_model(&q, original, &c, NULL, &options, &why));
-    assert_done(quantized_model_save(&q, other_path, &why));
+    assert_done(save_model(&q.m, other_path, &why));
     assert_done(model_open(loaded, other_path, &why));
     quantized_model_close(&q);
     compute_close(&c);
@@ -766,7 +767,7 @@ static void check_embedding(int group_size, int head_bits, float step)
     size_t i;
 
     open_quantized(&original, &loaded, group_size, head_bits);
-    assert_true(model_is_tied(&loaded) && loaded.embedding.packed.data);
+    assert_true(loaded.tied && loaded.embedding.packed.data);
     assert_false(has_tensor(&loaded, "token_embd.weight"));
     assert_ptr_equal(loaded.embedding.packed.data, loaded.head.packed.data);
     unpack_all(&loaded.embedding.packed, all);
@@ -797,7 +798,7 @@ static void an_untied_head_leaves_the_embedding_alone(void **state)
 
     write_tiny("smollm", false, GGUF_F32);
     open_quantized(&original, &loaded, 64, 8);
-    assert_true(!model_is_tied(&loaded) && loaded.head.packed.data);
+    assert_true(!loaded.tied && loaded.head.packed.data);
     assert_int_equal(loaded.head.packed.quant.bits, 8);
     assert_true(has_tensor(&loaded, "output.awq") && !has_tensor(&loaded, "output.weight"));
     assert_done(linear_row(&loaded.embedding, 7, row, &why));
@@ -835,7 +836,7 @@ static void damaged_packed_linears_are_refused(void **state)
     assert_done(compute_open(&c, 1, AWQ_A16, &why));
     assert_done(model_open(&m, path, &why));
     assert_done(quantize_model(&q, &m, &c, NULL, &options, &why));
-    assert_done(quantized_model_save(&q, other_path, &why));
+    assert_done(save_model(&q.m, other_path, &why));
     quantized_model_close(&q);
     model_close(&m);
     compute_close(&c);
