@@ -14,8 +14,7 @@
 
 typedef struct hf_linear {
     char *name;                         /* "model.layers.0.self_attn.q_proj" */
-    awq_foreign weight;                 /* planes (and group_index) of the files' bytes */
-    int32_t *group_index;               /* g_idx, owned; NULL if absent or in order */
+    awq_foreign weight;                 /* planes and group_index lie in the files */
     const safetensors_tensor *bias;     /* [out_features], or NULL */
 } hf_linear;
 
@@ -23,7 +22,7 @@ typedef struct hf_model {
     char *path;
     json_t *config;                     /* config.json */
     awq_layout layout;                  /* of the quantized linears; 0: nothing is quantized */
-    awq_quant quant;                    /* scale_dtype is of the first linear */
+    awq_quant quant;                    /* without scale_dtype: every linear has its own */
     json_t *excluded;                   /* array of modules that are not quantized; may be empty */
     safetensors_file *shards;
     size_t shards_count;
@@ -39,11 +38,17 @@ bool hf_read(hf_model *model, const void *config, size_t config_size, const void
              size_t weights_size, failure *why);
 void hf_close(hf_model *model);
 
+/*  Whether weight_map names plain files: part of hf_open(), apart for tests. */
+bool hf_check_index(const json_t *index, const char *name, failure *why);
+
 /*  NULL if there is none of that name. */
 const safetensors_tensor *hf_find_tensor(const hf_model *model, const char *name);
 const hf_linear *hf_find_linear(const hf_model *model, const char *name);
 /*  The linear that this tensor is a part of (its bias is not), or NULL: a tensor to be copied. */
 const hf_linear *hf_owner(const hf_model *model, const safetensors_tensor *tensor);
+
+/*  Why awq.h refused these weights in this layout, with the numbers, the rules and a way out. */
+bool hf_refuse(const char *name, const awq_foreign *weight, awq_status status, failure *why);
 
 /* ---- describing linears to write ------------------------------------------------------------- */
 
