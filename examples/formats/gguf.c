@@ -594,47 +594,6 @@ gguf_output gguf_output_copy(const gguf_tensor *tensor)
     return output;
 }
 
-static unsigned char *append(unsigned char *at, const void *bytes, size_t size)
-{
-    memcpy(at, bytes, size);
-    return at + size;
-}
-
-static unsigned char *append_number(unsigned char *at, uint64_t number, size_t size)
-{
-    size_t i;
-    for (i = 0; i < size; i++) at[i] = (unsigned char)(number >> (8 * i));
-    return at + size;
-}
-
-static unsigned char *append_entry(unsigned char *at, const char *key, uint32_t number)
-{
-    at = append_number(at, strlen(key), 8);
-    at = append(at, key, strlen(key));
-    at = append_number(at, GGUF_U32, 4);
-    return append_number(at, number, 4);
-}
-
-bool gguf_with_number(gguf_file *changed, const gguf_file *from, const char *key, uint32_t number,
-                      failure *why)
-{
-    const gguf_value *old = gguf_find_value(from, key);
-    const unsigned char *end = from->metadata + from->metadata_size;
-    const unsigned char *begin = old ? (const unsigned char *)old->key.bytes - 8 : end;
-    const unsigned char *rest = old ? old->data + old->size : end;
-    unsigned char *bytes = malloc(from->metadata_size + strlen(key) + 16), *at = bytes;
-
-    if (!bytes) return fail(why, "out of memory");
-    at = append(at, from->metadata, (size_t)(begin - from->metadata));
-    at = append_entry(at, key, number);
-    at = append(at, rest, (size_t)(end - rest));
-    *changed = *from;
-    changed->metadata = bytes;
-    changed->metadata_size = (size_t)(at - bytes);
-    changed->values_count += old ? 0 : 1;
-    return true;
-}
-
 /*  A file being written and how far it has come, so that padding can be computed. */
 typedef struct sink {
     file_writer file;
@@ -651,7 +610,8 @@ static bool put(sink *out, const void *bytes, size_t size)
 static bool put_number(sink *out, uint64_t number, size_t size)
 {
     unsigned char bytes[8];
-    append_number(bytes, number, size);
+    size_t i;
+    for (i = 0; i < size; i++) bytes[i] = (unsigned char)(number >> (8 * i));
     return put(out, bytes, size);
 }
 
@@ -698,13 +658,51 @@ static bool put_tensor(sink *out, const gguf_output *tensor)
     return done;
 }
 
-static bool put_file(sink *out, const gguf_file *from, const gguf_output *tensors, size_t count)
+static bool put_entry(sink *out, const gguf_number *number)
+{
+    size_t length = strlen(number->key);
+    return put_number(out, length, 8) && put(out, number->key, length)
+           && put_number(out, GGUF_U32, 4) && put_number(out, number->value, 4);
+}
+
+/*  Everything else keeps its order; the numbers come last. */
+static bool put_metadata(sink *out, const gguf_file *from, const gguf_number *numbers, size_t count)
+{
+    const unsigned char *at = from->metadata, *end = at + from->metadata_size;
+    size_t i;
+
+    while (at < end) {
+        const unsigned char *stop = end, *next = end;
+        for (i = 0; i < count; i++) {
+            const gguf_value *old = gguf_find_value(from, numbers[i].key);
+            const unsigned char *begin = old ? (const unsigned char *)old->key.bytes - 8 : end;
+            if (begin < at || begin >= stop) continue;
+            stop = begin;
+            next = old->data + old->size;
+        }
+        if (!put(out, at, (size_t)(stop - at))) return false;
+        at = next;
+    }
+    for (i = 0; i < count; i++)
+        if (!put_entry(out, &numbers[i])) return false;
+    return true;
+}
+
+static size_t count_values(const gguf_file *from, const gguf_number *numbers, size_t count)
+{
+    size_t i, values = from->values_count;
+    for (i = 0; i < count; i++) values += !gguf_find_value(from, numbers[i].key);
+    return values;
+}
+
+static bool put_file(sink *out, const gguf_file *from, const gguf_number *numbers,
+                     size_t numbers_count, const gguf_output *tensors, size_t count)
 {
     size_t i, offset = 0;
 
     if (!put(out, "GGUF", 4) || !put_number(out, 3, 4) || !put_number(out, count, 8)) return false;
-    if (!put_number(out, from->values_count, 8)) return false;
-    if (!put(out, from->metadata, from->metadata_size)) return false;
+    if (!put_number(out, count_values(from, numbers, numbers_count), 8)) return false;
+    if (!put_metadata(out, from, numbers, numbers_count)) return false;
     for (i = 0; i < count; i++) {
         if (!put_tensor_info(out, &tensors[i], offset)) return false;
         offset += align_up(tensors[i].size, from->alignment);
@@ -714,12 +712,13 @@ static bool put_file(sink *out, const gguf_file *from, const gguf_output *tensor
     return put_padding(out, from->alignment);
 }
 
-bool gguf_write(const char *path, const gguf_file *from, const gguf_output *tensors, size_t count,
-                failure *why)
+bool gguf_write(const char *path, const gguf_file *from, const gguf_number *numbers,
+                size_t numbers_count, const gguf_output *tensors, size_t count, failure *why)
 {
     sink out;
     out.written = 0;
     out.why = why;
-    return file_write_begin(&out.file, path, why) && put_file(&out, from, tensors, count)
+    return file_write_begin(&out.file, path, why)
+           && put_file(&out, from, numbers, numbers_count, tensors, count)
            && file_write_end(&out.file, why);
 }

@@ -101,13 +101,15 @@ typedef struct gguf_output {
 
 gguf_output gguf_output_copy(const gguf_tensor *tensor);
 
-/*  `from`'s metadata, in which `key` is this number; its place is the caller's to free. The tensors
-    are shared. */
-bool gguf_with_number(gguf_file *changed, const gguf_file *from, const char *key, uint32_t number,
-                      failure *why);
+/*  A number in the metadata, in place of what the original has under that key. */
+typedef struct gguf_number {
+    const char *key;
+    uint32_t value;
+} gguf_number;
 
-/*  Writes `from`'s metadata and these tensors in this order; those to be made are made one by one. */
-bool gguf_write(const char *path, const gguf_file *from, const gguf_output *tensors, size_t count,
-                failure *why);
+/*  Writes `from`'s metadata with these numbers, and these tensors in this order; those to be made are
+    made one by one. */
+bool gguf_write(const char *path, const gguf_file *from, const gguf_number *numbers,
+                size_t numbers_count, const gguf_output *tensors, size_t count, failure *why);
 
 #endif

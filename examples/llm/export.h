@@ -6,7 +6,7 @@
 #include "model.h"
 
 /*  Whether the linears of a model, quantized like this, fit the layout of an export; if not, which
-    rule they break. Cheap: to be asked before the work is done. */
+    rule they break. To be asked before the work is done. */
 bool export_check_gguf(const model *m, awq_quant quant, failure *why);
 bool export_check_hf(const model *m, awq_quant quant, failure *why);
 

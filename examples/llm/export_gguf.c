@@ -93,16 +93,39 @@ bool save_model(const model *m, const char *path, failure *why)
     }
     if (saved && m->head.packed.data)
         replace_packed(&list, 0, m->tied ? EMBEDDING : HEAD, &m->head);
-    saved = saved && gguf_write(path, &m->gguf, list.tensors, list.count, why);
+    saved = saved && gguf_write(path, &m->gguf, NULL, 0, list.tensors, list.count, why);
     free_list(&list);
     return saved;
 }
 
 /* ---- blocks, for llama.cpp ------------------------------------------------------------------- */
 
-static awq_layout blocks_of(awq_quant quant)
+/*  Blocks have a group of 32 each: a grid of the packed tensor goes into several. */
+static awq_status describe_blocks(awq_foreign *blocks, const linear *l, awq_quant quant)
 {
-    return quant.symmetric ? AWQ_GGML_Q4_0 : AWQ_GGML_Q4_1;
+    quant.group_size = 32;
+    quant.scale_dtype = AWQ_F16;
+    return awq_foreign_init(blocks, quant.symmetric ? AWQ_GGML_Q4_0 : AWQ_GGML_Q4_1, quant,
+                            l->out_features, l->in_features);
+}
+
+bool export_check_gguf(const model *m, awq_quant quant, failure *why)
+{
+    size_t which;
+
+    for (which = 0; which < LINEARS; which++) {
+        const linear *l = &m->layers[0].linears[which];
+        awq_foreign blocks;
+        awq_status status = describe_blocks(&blocks, l, quant);
+        if (status == AWQ_OK && quant.group_size > 0 && quant.group_size % 32 != 0)
+            status = AWQ_ERR_GROUP_SPLIT;
+        if (status != AWQ_OK)
+            return fail(why, "a GGUF file of blocks of 32 cannot hold %s (%zu x %zu, groups of %d):"
+                             " %s",
+                        gguf_name(0, which, "").text, l->out_features, l->in_features,
+                        quant.group_size, awq_status_string(status));
+    }
+    return true;
 }
 
 static bool make_blocks(const gguf_output *output, void *bytes, failure *why)
@@ -110,13 +133,9 @@ static bool make_blocks(const gguf_output *output, void *bytes, failure *why)
     const linear *l = output->context;
     awq_kernels kernels = awq_kernels_best();
     awq_where where = { 0, 0, 0 };
-    awq_quant quant = l->packed.quant;
     awq_foreign blocks;
-    awq_status status;
+    awq_status status = describe_blocks(&blocks, l, l->packed.quant);
 
-    quant.group_size = 32;
-    quant.scale_dtype = AWQ_F16;
-    status = awq_foreign_init(&blocks, blocks_of(quant), quant, l->out_features, l->in_features);
     blocks.weights.data = bytes;
     if (status == AWQ_OK)
         status = awq_export(&kernels, &l->packed, &blocks, 1, 0, l->out_features, &where);
@@ -138,10 +157,24 @@ static void replace_blocks(const tensor_list *list, size_t index, size_t which, 
     tensor->size = l->out_features * (l->in_features / 32) * (symmetric ? 18 : 20);
 }
 
-bool export_check_gguf(const model *m, awq_quant quant, failure *why)
+bool export_gguf(const model *m, const char *path, failure *why)
 {
-    (void)m;
-    (void)quant;
-    (void)why;
-    return true;
+    enum { MOSTLY_Q4_0 = 2, MOSTLY_Q4_1 = 3, BLOCKS_VERSION = 2 };
+    awq_quant quant = m->layers[0].linears[0].packed.quant;
+    gguf_number numbers[2] = { { "general.file_type", quant.symmetric ? MOSTLY_Q4_0 : MOSTLY_Q4_1 },
+                               { "general.quantization_version", BLOCKS_VERSION } };
+    tensor_list list;
+    size_t i, which;
+    bool written;
+
+    if (!export_check_gguf(m, quant, why)) return false;
+    written = list_tensors(&list, m, why);
+    for (i = 0; written && i < m->layers_count; i++) {
+        replace_vectors(&list, m, i);
+        for (which = 0; which < LINEARS; which++)
+            replace_blocks(&list, i, which, &m->layers[i].linears[which]);
+    }
+    written = written && gguf_write(path, &m->gguf, numbers, 2, list.tensors, list.count, why);
+    free_list(&list);
+    return written;
 }
