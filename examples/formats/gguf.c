@@ -332,6 +332,26 @@ static bool place_tensor(const gguf_file *gguf, reader *in, gguf_tensor *tensor,
     return true;
 }
 
+static int compare_places(const void *a, const void *b)
+{
+    const gguf_tensor *x = a, *y = b;
+    return (x->data > y->data) - (x->data < y->data);
+}
+
+static bool check_overlaps(gguf_file *gguf, reader *in)
+{
+    size_t i;
+
+    qsort(gguf->tensors, gguf->tensors_count, sizeof *gguf->tensors, compare_places);
+    for (i = 1; i < gguf->tensors_count; i++) {
+        const gguf_tensor *before = &gguf->tensors[i - 1], *tensor = &gguf->tensors[i];
+        if ((size_t)(tensor->data - before->data) < gguf_tensor_bytes(before))
+            return fail(in->why, "%s: corrupt GGUF: tensors \"%s\" and \"%s\" overlap", in->path,
+                        gguf_show(before->name).text, gguf_show(tensor->name).text);
+    }
+    return true;
+}
+
 static bool read_tensors(gguf_file *gguf, reader *in, uint64_t *offsets)
 {
     size_t i, data_start;
@@ -343,6 +363,7 @@ static bool read_tensors(gguf_file *gguf, reader *in, uint64_t *offsets)
         return fail(in->why, "%s: truncated GGUF: the file ends before its tensors", in->path);
     for (i = 0; i < gguf->tensors_count; i++)
         if (!place_tensor(gguf, in, &gguf->tensors[i], data_start, offsets[i])) return false;
+    if (!check_overlaps(gguf, in)) return false;
     qsort(gguf->tensors, gguf->tensors_count, sizeof *gguf->tensors, compare_tensors);
     for (i = 1; i < gguf->tensors_count; i++)
         if (compare_tensors(&gguf->tensors[i - 1], &gguf->tensors[i]) == 0)
@@ -364,26 +385,40 @@ static bool read_header(gguf_file *gguf, reader *in)
     return read;
 }
 
-bool gguf_open(gguf_file *gguf, const char *path, failure *why)
+bool gguf_read(gguf_file *gguf, const void *bytes, size_t size, const char *name, failure *why)
 {
     reader in;
 
     memset(gguf, 0, sizeof *gguf);
-    if (!file_map(&gguf->file, path, why)) return false;
-    in.at = gguf->file.bytes;
-    in.end = in.at + gguf->file.size;
-    in.path = path;
+    gguf->file.bytes = in.at = bytes;
+    gguf->file.size = size;
+    in.end = in.at + size;
+    in.path = name;
     in.why = why;
     if (read_header(gguf, &in)) return true;
     gguf_close(gguf);
     return false;
 }
 
+bool gguf_open(gguf_file *gguf, const char *path, failure *why)
+{
+    mapped_file file;
+
+    memset(gguf, 0, sizeof *gguf);
+    if (!file_map(&file, path, why)) return false;
+    if (!gguf_read(gguf, file.bytes, file.size, path, why)) {
+        file_unmap(&file);
+        return false;
+    }
+    gguf->is_mapped = true;
+    return true;
+}
+
 void gguf_close(gguf_file *gguf)
 {
     free(gguf->values);
     free(gguf->tensors);
-    file_unmap(&gguf->file);
+    if (gguf->is_mapped) file_unmap(&gguf->file);
     memset(gguf, 0, sizeof *gguf);
 }
 

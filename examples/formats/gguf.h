@@ -1,7 +1,7 @@
 /*  gguf.h - reads GGUF files (versions 2 and 3, little-endian) without trusting them.
 
     gguf_open() checks the whole header: counts, lengths, types, alignment, offsets, duplicate
-    names. After it succeeds, nothing below can read outside the file. */
+    names, overlaps. After it succeeds, nothing below can read outside the file. */
 #ifndef FORMATS_GGUF_H
 #define FORMATS_GGUF_H
 
@@ -47,6 +47,7 @@ typedef struct gguf_tensor {
 
 typedef struct gguf_file {
     mapped_file file;
+    bool is_mapped;                 /* by gguf_open */
     uint32_t version;
     size_t alignment;
     gguf_value *values;             /* both sorted by name */
@@ -58,6 +59,8 @@ typedef struct gguf_file {
 } gguf_file;
 
 bool gguf_open(gguf_file *gguf, const char *path, failure *why);
+/*  The same from memory that stays the caller's; `name` is for messages. */
+bool gguf_read(gguf_file *gguf, const void *bytes, size_t size, const char *name, failure *why);
 void gguf_close(gguf_file *gguf);
 
 /*  NULL if there is none of that name. */

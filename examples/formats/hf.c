@@ -4,14 +4,6 @@
 #include <limits.h>
 #include <strings.h>
 
-static char *join(const char *first, const char *between, const char *last)
-{
-    size_t size = strlen(first) + strlen(between) + strlen(last) + 1;
-    char *text = malloc(size);
-    if (text) snprintf(text, size, "%s%s%s", first, between, last);
-    return text;
-}
-
 /* ---- quantization_config --------------------------------------------------------------------- */
 
 /*  An object of a config file: its fields may be absent or null, but not of another type. */

@@ -3,14 +3,6 @@
 
 #include <dirent.h>
 
-static char *join(const char *first, const char *between, const char *last)
-{
-    size_t size = strlen(first) + strlen(between) + strlen(last) + 1;
-    char *text = malloc(size);
-    if (text) snprintf(text, size, "%s%s%s", first, between, last);
-    return text;
-}
-
 /* ---- the tensors of a linear ----------------------------------------------------------------- */
 
 static safetensors_dtype scale_dtype(const awq_foreign *weight)
@@ -179,11 +171,8 @@ static size_t shard_end(const safetensors_tensor *tensors, size_t begin, size_t 
     size_t end = begin, used = 0;
 
     for (; end < count; end++) {
-        size_t elements = 1, i, bytes;
-        for (i = 0; i < tensors[end].rank; i++) elements *= tensors[end].shape[i];
-        bytes = elements / 8 * safetensors_dtype_bits(tensors[end].dtype);
-        if (end > begin && (bytes > limit || used > limit - bytes)) break;
-        used += bytes;
+        if (end > begin && (tensors[end].size > limit || used > limit - tensors[end].size)) break;
+        used += tensors[end].size;
     }
     return end;
 }

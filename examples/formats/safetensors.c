@@ -18,11 +18,6 @@ const char *safetensors_dtype_name(safetensors_dtype dtype)
     return dtypes[dtype].name;
 }
 
-size_t safetensors_dtype_bits(safetensors_dtype dtype)
-{
-    return dtypes[dtype].bits;
-}
-
 static bool find_dtype(const char *name, safetensors_dtype *out)
 {
     int i;
@@ -262,6 +257,7 @@ safetensors_tensor safetensors_describe(const char *name, safetensors_dtype dtyp
     tensor.rank = rank;
     tensor.shape[0] = rows;
     if (rank > 1) tensor.shape[1] = columns;
+    if (!measure(&tensor)) tensor.size = SIZE_MAX;      /* which no writer takes */
     return tensor;
 }
 

@@ -34,7 +34,6 @@ typedef struct safetensors_tensor {
 
 const char *safetensors_dtype_name(safetensors_dtype dtype);
 
-size_t safetensors_dtype_bits(safetensors_dtype dtype);
 
 /*  "F16 [576, 64]", for messages and lists. */
 typedef struct safetensors_shown { char text[192]; } safetensors_shown;
