@@ -72,14 +72,14 @@ static bool read_rope(const json_t *config, model *m, failure *why)
                 json_show(type).text);
 }
 
-bool hf_config_read(const json_t *config, model *m, size_t *vocabulary, failure *why)
+bool hf_config_read(const json_t *config, model *m, size_t *rows, failure *why)
 {
     if (!check_architecture(config, why)
         || !need_size(config, "num_hidden_layers", &m->layers_count, why)
         || !need_size(config, "hidden_size", &m->dim, why)
         || !need_size(config, "intermediate_size", &m->ffn_dim, why)
         || !need_size(config, "num_attention_heads", &m->heads, why)
-        || !need_size(config, "vocab_size", vocabulary, why))
+        || !need_size(config, "vocab_size", rows, why))
         return false;
     m->kv_heads = m->heads;
     json_get_size(json_object_get(config, "num_key_value_heads"), &m->kv_heads);

@@ -4,8 +4,8 @@
 
 #include "model.h"
 
-/*  Fills in sizes, rope, epsilon and whether the head is tied. *vocabulary: rows of the embedding. */
-bool hf_config_read(const json_t *config, model *m, size_t *vocabulary, failure *why);
+/*  Fills in sizes, rope, epsilon and whether the head is tied. *rows: of the embedding. */
+bool hf_config_read(const json_t *config, model *m, size_t *rows, failure *why);
 
 /*  What HF's Llama cannot express is refused: partial rope, rope factors of no published model. */
 bool hf_config_check(const model *m, failure *why);

@@ -46,14 +46,14 @@ static void read_ids(model *m)
 static bool describe_hf(model *m, failure *why)
 {
     const char *slash = strrchr(m->hf.path, '/');
-    size_t vocabulary;
+    size_t rows;
 
     snprintf(m->name, sizeof m->name, "%s", slash && slash[1] ? slash + 1 : m->hf.path);
-    if (!hf_config_read(m->hf.config, m, &vocabulary, why)) return false;
+    if (!hf_config_read(m->hf.config, m, &rows, why)) return false;
     if (m->layers_count > m->hf.linears_count)
         return fail(why, "config.json promises %zu layers, but only %zu linears are AWQ",
                     m->layers_count, m->hf.linears_count);
-    if (!tokenizer_json_read(&m->words, m->hf.path, vocabulary, why)) return false;
+    if (!tokenizer_json_read(&m->words, m->hf.path, rows, why)) return false;
     read_ids(m);
     return reserve_packed(m, why);
 }
@@ -106,7 +106,8 @@ static bool dense_weight(model *m, const char *name, gguf_tensor *dense, linear 
 
     if (!tensor) return fail(why, "it has no tensor \"%s\"", name);
     if (!find_dtype(tensor, &dtype, &dense->type, why)) return false;
-    if (!safetensors_has_shape(tensor, tensor->dtype, 2, l->out_features, l->in_features))
+    if (tensor->rank != 2 || tensor->shape[0] != l->out_features
+        || tensor->shape[1] != l->in_features)
         return fail(why, "tensor \"%s\" is %s, but the model needs [%zu, %zu]", name,
                     safetensors_show(tensor).text, l->out_features, l->in_features);
     dense->columns = l->in_features;
