@@ -21,7 +21,7 @@ MAKEFLAGS     += --no-print-directory
 
 help:
 	@echo 'make demo        quantize a real transformer layer: table and picture, offline, in seconds'
-	@echo 'make llm         quantize a real LLM and measure it; MODEL=x.gguf TEXT= CALIB= ARGS='
+	@echo 'make llm         quantize a real LLM and measure it; MODEL=file-or-folder TEXT= CALIB= ARGS='
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'
 	@echo 'make golden      the reference cases in GOLDEN=folder'
@@ -49,9 +49,9 @@ $(BUILD)/demo/demo: $(wildcard examples/demo/*.c examples/demo/*.h) $(HEADERS)
 	$(CC) $(EXAMPLE_CFLAGS) -Iexamples/demo $(wildcard examples/demo/*.c) -o $@ $(EXAMPLE_LIBS)
 
 $(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(FORMATS) $(HEADERS)
-	@$(NEED) cc
+	@$(NEED) cc json
 	@mkdir -p $(@D)
-	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) -o $@ $(EXAMPLE_LIBS)
+	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
 
 # ---- tests ---------------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ count-isa:
 	bash tests/scripts/count.sh $(BUILD)/count $(ISA)
 
 tools:
-	@$(NEED) cc c++ cmake pkg-config cmocka binutils --if-possible clang
+	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang
 
 # ---- measuring, installing -----------------------------------------------------------------------
 

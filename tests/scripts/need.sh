@@ -19,6 +19,7 @@ found() {
         binutils)  command -v nm && command -v objdump && command -v size ;;
         cmocka)    pkg-config --exists cmocka ;;
         benchmark) test -e /usr/include/benchmark/benchmark.h || pkg-config --exists benchmark ;;
+        json)      echo '#include <jansson.h>' | cc -E -x c - ;;
         openblas)  echo 'int main(void) { return 0; }' | cc -o /dev/null -x c - -lopenblas ;;
         arm-cc)    command -v arm-none-eabi-gcc ;;
         arm-libc)  arm-none-eabi-gcc --specs=picolibc.specs -E -x c /dev/null ;;
@@ -39,6 +40,7 @@ package() {
         c++)       echo g++ ;;
         cmocka)    echo libcmocka-dev ;;
         benchmark) echo libbenchmark-dev ;;
+        json)      echo libjansson-dev ;;
         openblas)  echo libopenblas-dev ;;
         arm-cc)    echo gcc-arm-none-eabi ;;
         arm-libc)  echo picolibc-arm-none-eabi ;;
