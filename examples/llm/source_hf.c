@@ -60,17 +60,26 @@ static bool describe_hf(model *m, failure *why)
 
 /* ---- the weights ----------------------------------------------------------------------------- */
 
-static bool find_dtype(const safetensors_tensor *tensor, awq_dtype *dtype, uint32_t *type,
-                       failure *why)
+/*  A type of plain numbers, as awq.h and as GGUF call it. */
+typedef struct number_type {
+    safetensors_dtype here;
+    awq_dtype dtype;
+    uint32_t gguf;
+} number_type;
+
+/*  NULL and a message for others. */
+static const number_type *type_of(const safetensors_tensor *tensor, failure *why)
 {
-    switch (tensor->dtype) {
-    case SAFETENSORS_F32: *dtype = AWQ_F32, *type = GGUF_F32; return true;
-    case SAFETENSORS_F16: *dtype = AWQ_F16, *type = GGUF_F16; return true;
-    case SAFETENSORS_BF16: *dtype = AWQ_BF16, *type = GGUF_BF16; return true;
-    default:
-        return fail(why, "tensor \"%s\" is %s; F32, F16 and BF16 are read",
-                    json_show(tensor->name).text, safetensors_dtype_name(tensor->dtype));
-    }
+    static const number_type types[] = { { SAFETENSORS_F32, AWQ_F32, GGUF_F32 },
+                                         { SAFETENSORS_F16, AWQ_F16, GGUF_F16 },
+                                         { SAFETENSORS_BF16, AWQ_BF16, GGUF_BF16 } };
+    size_t i;
+
+    for (i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (types[i].here == tensor->dtype) return &types[i];
+    fail(why, "tensor \"%s\" is %s; F32, F16 and BF16 are read", json_show(tensor->name).text,
+         safetensors_dtype_name(tensor->dtype));
+    return NULL;
 }
 
 static bool is_rotated(size_t which)
@@ -83,36 +92,37 @@ static bool hf_vector(const model *m, size_t layer_index, size_t which, const ch
 {
     tensor_name name = hf_name(layer_index, which, suffix);
     const safetensors_tensor *tensor = hf_find_tensor(&m->hf, name.text);
-    awq_dtype dtype;
-    uint32_t type;
+    const number_type *type = tensor ? type_of(tensor, why) : NULL;
 
     if (!tensor) return true;
-    if (!find_dtype(tensor, &dtype, &type, why)) return false;
+    if (!type) return false;
     if (tensor->rank != 1 || tensor->shape[0] != length)
         return fail(why, "tensor \"%s\" is %s, but the model needs %zu numbers", name.text,
                     safetensors_show(tensor).text, length);
     *out = malloc(length * sizeof **out);
     if (!*out) return fail(why, "out of memory");
-    awq_convert(awq_matrix_view(tensor->data, dtype, 1, length),
+    awq_convert(awq_matrix_view(tensor->data, type->dtype, 1, length),
                 awq_matrix_view(*out, AWQ_F32, 1, length));
-    return !is_rotated(which) || reorder_rows(*out, length, sizeof **out, m->head_dim, ORDER_GGUF, why);
+    return !is_rotated(which)
+           || reorder_rows(*out, length, sizeof **out, m->head_dim, ORDER_GGUF, why);
 }
 
 /*  The embedding or the head: rows are decoded from the file as they are used. */
 static bool dense_weight(model *m, const char *name, gguf_tensor *dense, linear *l, failure *why)
 {
     const safetensors_tensor *tensor = hf_find_tensor(&m->hf, name);
-    awq_dtype dtype;
+    const number_type *type = tensor ? type_of(tensor, why) : NULL;
 
     if (!tensor) return fail(why, "it has no tensor \"%s\"", name);
-    if (!find_dtype(tensor, &dtype, &dense->type, why)) return false;
+    if (!type) return false;
     if (tensor->rank != 2 || tensor->shape[0] != l->out_features
         || tensor->shape[1] != l->in_features)
         return fail(why, "tensor \"%s\" is %s, but the model needs [%zu, %zu]", name,
                     safetensors_show(tensor).text, l->out_features, l->in_features);
     dense->columns = l->in_features;
     dense->rows = l->out_features;
-    dense->row_bytes = l->in_features * awq_dtype_size(dtype);
+    dense->type = type->gguf;
+    dense->row_bytes = l->in_features * awq_dtype_size(type->dtype);
     dense->data = tensor->data;
     l->stored = dense;
     return true;
