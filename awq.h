@@ -686,7 +686,7 @@ AWQDEF size_t     awq_plane_size(const awq_plane *plane);
               awq_foreign_init, GROUP_SPLIT, ACT_ORDER; DATA (a scale is NaN or infinite),
               ASYMMETRIC, ZERO_POINT (v1: 16; GEMV_FAST, Q4_1: outside 0 .. 15), ROUNDING (a scale
               in the packed dtype, or a scaled zero that is no multiple of its scale).
-              where->row, col: the weight; matrix: 0 weights, 1 scales, 2 zeros, 3 group_index      */
+              where->row, col: the weight; matrix: 0 weights, 1 scales, 2 zeros, 3 group_index    */
 AWQDEF awq_status awq_import(const awq_kernels *k, const awq_foreign *from, void *memory,
                              size_t memory_size, size_t row_begin, size_t row_end,
                              awq_where *where);
@@ -3095,6 +3095,817 @@ AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, c
                               row_end, where);
 }
 
+/* =================================================================================================
+   >>impl-layouts   one table of places, one driver
+
+   In every layout, the packed one too, the place of a nibble is a sum: each bit of its row n and of
+   its input k adds a move of its own. So a layout is a row of numbers, 16 x 64 nibbles of it are a
+   permutation of ten bits, and any two layouts differ by at most three exchanges of bits.
+   ============================================================================================== */
+
+/* The low `bits` bits of an index move it by move[]; what is above them, by `step` each, or, where
+   step is 0, by the plane's stride. In nibbles; in elements where scales are meant. */
+typedef struct awq__axis {
+    unsigned char bits;
+    unsigned short move[6], step;
+} awq__axis;
+typedef struct awq__map {
+    unsigned char first;
+    awq__axis n, k; /* zeros and scales: k counts groups */
+} awq__map;
+
+typedef enum awq__zero_kind {
+    AWQ__ZERO_IS_8,
+    AWQ__ZERO_NIBBLE,
+    AWQ__ZERO_LESS_1, /* GPTQ v1 */
+    AWQ__ZERO_SCALED  /* -zero * scale, in the type of the scales */
+} awq__zero_kind;
+
+typedef struct awq__layout {
+    char name[16];
+    unsigned short out_multiple, in_multiple;
+    short group_sizes[4], group_from;
+    signed char short_group, symmetric;
+    unsigned char scale_dtypes, zero_kind, padded /* to AutoAWQ's Z words of groups */;
+    unsigned char element;  /* bytes of an element of the weights */
+    unsigned char lane;     /* tiles go along bits lane, lane + 1 of n */
+    awq__map weights, zeros, scales;
+} awq__layout;
+
+#define AWQ__ROW       { 0, { 0 }, 0 }
+#define AWQ__STEP(step) { 0, { 0 }, step }
+#define AWQ__NO_MAP    { 0, AWQ__ROW, AWQ__ROW }
+#define AWQ__F16_ONLY  (1 << AWQ_F16)
+#define AWQ__F16_BF16  (1 << AWQ_F16 | 1 << AWQ_BF16)
+#define AWQ__F16_F32   (1 << AWQ_F16 | 1 << AWQ_F32)
+
+/* The first is the packed layout, whose planes are its sections. */
+static const awq__layout *awq__find_layout(int layout) {
+    static const awq__layout layouts[AWQ_LAYOUT_END] = {
+        { "rows16", 1, 1, { -1 }, 8, 1, -1, AWQ__F16_BF16 | AWQ__F16_F32, AWQ__ZERO_NIBBLE, 0, 4, 0,
+          { 0, { 4, { 8, 16, 32, 64 }, 0 }, { 3, { 2, 4, 1 }, 128 } },
+          { 0, { 4, { 2, 4, 8, 1 }, 0 }, AWQ__STEP(16) },
+          { 0, { 4, { 1, 2, 4, 8 }, 0 }, AWQ__STEP(16) } },
+        { "gemm", 32, 8, { -1 }, 8, 0, 0, AWQ__F16_BF16, AWQ__ZERO_NIBBLE, 0, 4, 3,
+          { 0, { 3, { 4, 1, 2 }, 8 }, AWQ__ROW },
+          { 0, { 3, { 4, 1, 2 }, 8 }, AWQ__ROW },
+          { 0, AWQ__STEP(1), AWQ__ROW } },
+        { "gemv", 8, 8, { 32, 64 }, 128, 0, 0, AWQ__F16_ONLY, AWQ__ZERO_NIBBLE, 1, 4, 0,
+          { 0, AWQ__ROW, { 3, { 1, 2, 4 }, 8 } },
+          { 0, AWQ__ROW, AWQ__STEP(1) },
+          { 0, AWQ__ROW, AWQ__STEP(1) } },
+        { "gemv_fast", 8, 64, { 32, 64 }, 128, 0, 0, AWQ__F16_BF16, AWQ__ZERO_SCALED, 1, 2, 0,
+          { 0, { 2, { 64, 128 }, 0 }, { 6, { 4, 8, 16, 1, 2, 32 }, 256 } },
+          { 0, AWQ__STEP(1), AWQ__ROW },
+          { 0, AWQ__STEP(1), AWQ__ROW } },
+        { "marlin", 256, 128, { 128, -1 }, 0, 0, 1, AWQ__F16_ONLY, AWQ__ZERO_IS_8, 0, 4, 4,
+          { 0, { 6, { 128, 256, 512, 2, 8, 16 }, 1024 }, { 4, { 4, 32, 64, 1 }, 0 } },
+          AWQ__NO_MAP,
+          { 0, { 6, { 8, 16, 32, 1, 2, 4 }, 64 }, AWQ__ROW } },
+        { "awq_marlin", 64, 128, { 32, 64, 128, -1 }, 0, 0, 0, AWQ__F16_BF16, AWQ__ZERO_NIBBLE, 0,
+          4, 4,
+          { 0, { 6, { 128, 256, 512, 2, 8, 16 }, 1024 }, { 4, { 4, 32, 64, 1 }, 0 } },
+          { 0, { 6, { 8, 16, 32, 4, 1, 2 }, 64 }, AWQ__ROW },
+          { 0, { 6, { 8, 16, 32, 1, 2, 4 }, 64 }, AWQ__ROW } },
+        { "gptq", 32, 32, { -1 }, 8, 1, 0, AWQ__F16_BF16, AWQ__ZERO_LESS_1, 0, 4, 0,
+          { 0, AWQ__STEP(8), { 3, { 1, 2, 4 }, 0 } },
+          { 0, AWQ__STEP(1), AWQ__ROW },
+          { 0, AWQ__STEP(1), AWQ__ROW } },
+        { "gptq_v2", 32, 32, { -1 }, 8, 1, 0, AWQ__F16_BF16, AWQ__ZERO_NIBBLE, 0, 4, 0,
+          { 0, AWQ__STEP(8), { 3, { 1, 2, 4 }, 0 } },
+          { 0, AWQ__STEP(1), AWQ__ROW },
+          { 0, AWQ__STEP(1), AWQ__ROW } },
+        { "compressed", 1, 1, { -1 }, 8, 0, -1, AWQ__F16_BF16 | AWQ__F16_F32, AWQ__ZERO_NIBBLE, 0,
+          4, 0,
+          { 0, AWQ__ROW, { 3, { 1, 2, 4 }, 8 } },
+          { 0, { 3, { 1, 2, 4 }, 0 }, AWQ__STEP(8) },
+          { 0, AWQ__ROW, AWQ__STEP(1) } },
+        { "q4_3", 1, 64, { 32 }, 0, 0, 1, AWQ__F16_F32, AWQ__ZERO_IS_8, 0, 1, 0,
+          { 0, AWQ__ROW, { 6, { 2, 4, 8, 16, 32, 1 }, 64 } },
+          AWQ__NO_MAP,
+          { 0, AWQ__ROW, AWQ__STEP(1) } },
+        { "q4_4", 1, 32, { 32 }, 0, 0, 1, AWQ__F16_F32, AWQ__ZERO_IS_8, 0, 1, 0,
+          { 0, AWQ__ROW, { 5, { 2, 4, 8, 16, 1 }, 32 } },
+          AWQ__NO_MAP,
+          { 0, AWQ__ROW, AWQ__STEP(1) } },
+        { "q4_6", 1, 128, { 128 }, 0, 0, 1, AWQ__F16_F32, AWQ__ZERO_NIBBLE, 1, 4, 0,
+          { 0, AWQ__ROW, { 3, { 1, 2, 4 }, 8 } },
+          { 0, AWQ__ROW, AWQ__STEP(1) },
+          { 0, AWQ__ROW, AWQ__STEP(1) } },
+        { "q4_0", 1, 32, { 32 }, 0, 0, 1, AWQ__F16_ONLY, AWQ__ZERO_IS_8, 0, 18, 0,
+          { 4, AWQ__ROW, { 5, { 2, 4, 8, 16, 1 }, 36 } },
+          AWQ__NO_MAP,
+          { 0, AWQ__ROW, AWQ__STEP(9) } },
+        { "q4_1", 1, 32, { 32 }, 0, 0, 0, AWQ__F16_ONLY, AWQ__ZERO_SCALED, 0, 20, 0,
+          { 8, AWQ__ROW, { 5, { 2, 4, 8, 16, 1 }, 40 } },
+          { 1, AWQ__ROW, AWQ__STEP(10) },
+          { 0, AWQ__ROW, AWQ__STEP(10) } }
+    };
+    return layout > 0 && layout < AWQ_LAYOUT_END ? &layouts[layout] : &layouts[0];
+}
+
+/* IST-DASLab's order of the scales of whole rows. */
+static const awq__map *awq__scale_map(const awq__layout *layout, size_t groups) {
+    static const awq__map whole_rows = { 0, { 5, { 1, 8, 16, 2, 4 }, 32 }, AWQ__ROW };
+    return layout->lane == 4 && groups == 1 ? &whole_rows : &layout->scales;
+}
+
+AWQDEF awq_layout_rules awq_layout_rules_of(awq_layout layout) {
+    const awq__layout *from = awq__find_layout((int)layout);
+    awq_layout_rules rules;
+    size_t i;
+    memset(&rules, 0, sizeof rules);
+    rules.name = "";
+    if (from == awq__find_layout(0)) return rules;
+    rules.name = from->name;
+    rules.out_multiple = from->out_multiple;
+    rules.in_multiple = from->in_multiple;
+    for (i = 0; i < 4; i++) rules.group_sizes[i] = from->group_sizes[i];
+    rules.group_from = from->group_from;
+    rules.short_group = from->short_group;
+    rules.symmetric = from->symmetric;
+    rules.scale_dtypes = from->scale_dtypes;
+    return rules;
+}
+
+/* ---- planes ---------------------------------------------------------------------------------- */
+
+AWQDEF size_t awq_plane_size(const awq_plane *plane) {
+    if (!plane || plane->rows == 0 || plane->cols == 0) return 0;
+    return awq__size_or_0(awq__add(awq__mul(plane->rows - 1, plane->stride),
+                                   awq__mul(plane->cols, plane->element_size)));
+}
+
+/* A plane for n_count rows and k_count inputs or groups, dense; `unit`: nibbles of a map's move. */
+static awq_plane awq__dense_plane(const awq__map *map, size_t unit, size_t element, size_t n_count,
+                                  size_t k_count) {
+    int by_row = map->n.step == 0;
+    const awq__axis *row = by_row ? &map->n : &map->k, *col = by_row ? &map->k : &map->n;
+    size_t rows = by_row ? n_count : k_count, cols = by_row ? k_count : n_count;
+    awq_plane plane;
+    plane.data = NULL;
+    plane.rows = awq__ceil_div(rows, (size_t)1 << row->bits);
+    cols = awq__mul(awq__ceil_div(cols, (size_t)1 << col->bits), col->step * unit);
+    plane.cols = awq__ceil_div(cols, 2 * element);
+    plane.element_size = element;
+    plane.stride = awq__mul(plane.cols, element);
+    return plane;
+}
+
+/* AutoAWQ's 8 Z. */
+static size_t awq__padded_groups(size_t groups, size_t group_size) {
+    return awq__align(groups, group_size >= 128 ? 8 : group_size == 64 ? 16 : 32);
+}
+
+static awq_status awq__check_group_size(const awq__layout *layout, int group_size, size_t in) {
+    size_t size = group_size == -1 ? in : (size_t)group_size;
+    int known = layout->group_from && size >= (size_t)layout->group_from && size % 8 == 0, i;
+    for (i = 0; i < 4; i++)
+        known |= layout->group_sizes[i] == -1 ? size == in : size == (size_t)layout->group_sizes[i];
+    if (!known) return AWQ_ERR_GROUP_SIZE;
+    return in % size && !layout->short_group ? AWQ_ERR_SHORT_GROUP : AWQ_OK;
+}
+
+static awq_status awq__check_layout(const awq__layout *layout, awq_quant quant, size_t out,
+                                    size_t in) {
+    if (layout == awq__find_layout(0) || quant.bits != 4) return AWQ_ERR_CONFIG;
+    AWQ__TRY(awq__check_quant(quant));
+    if (!(layout->scale_dtypes >> quant.scale_dtype & 1)) return AWQ_ERR_DTYPE;
+    if (out == 0 || in == 0) return AWQ_ERR_SHAPE;
+    if (out % layout->out_multiple) return AWQ_ERR_OUT_FEATURES;
+    if (in % layout->in_multiple) return AWQ_ERR_IN_FEATURES;
+    return awq__check_group_size(layout, quant.group_size, in);
+}
+
+/* Twice its size is an offset in nibbles, so it must fit, too. */
+static int awq__plane_fits(const awq_plane *plane) {
+    return plane->rows == 0 || (awq_plane_size(plane) && awq_plane_size(plane) <= SIZE_MAX / 2);
+}
+
+AWQDEF awq_status awq_foreign_init(awq_foreign *foreign, awq_layout layout, awq_quant quant,
+                                   size_t out_features, size_t in_features) {
+    const awq__layout *l = awq__find_layout((int)layout);
+    size_t groups, bytes = awq_dtype_size(quant.scale_dtype), unit;
+    awq_foreign f;
+    if (!foreign) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_layout(l, quant, out_features, in_features));
+    memset(&f, 0, sizeof f);
+    f.layout = layout;
+    f.out_features = out_features;
+    f.in_features = in_features;
+    f.quant = quant;
+    if (l->symmetric >= 0) f.quant.symmetric = l->symmetric;
+    groups = awq_group_count(in_features, quant.group_size);
+    if (l->padded)
+        groups = awq__padded_groups(groups, awq__group_size(in_features, quant.group_size));
+    f.weights = awq__dense_plane(&l->weights, 1, l->element, out_features, in_features);
+    if (l->element <= 4)
+        f.scales = awq__dense_plane(awq__scale_map(l, groups), 2 * bytes, bytes, out_features,
+                                    groups);
+    unit = l->zero_kind == AWQ__ZERO_SCALED ? bytes : 4;
+    if (l->element <= 4 && l->zero_kind != AWQ__ZERO_IS_8 &&
+        !(l->symmetric < 0 && quant.symmetric))
+        f.zeros = awq__dense_plane(&l->zeros, l->zero_kind == AWQ__ZERO_SCALED ? 2 * unit : 1,
+                                   unit, out_features, groups);
+    if (!awq__plane_fits(&f.weights) || !awq__plane_fits(&f.scales) || !awq__plane_fits(&f.zeros))
+        return AWQ_ERR_SHAPE;
+    *foreign = f;
+    return AWQ_OK;
+}
+
+static awq_status awq__check_plane(const awq_plane *plane, const awq_plane *expected) {
+    if (plane->rows != expected->rows) return AWQ_ERR_SHAPE;
+    if (plane->rows == 0) return AWQ_OK;
+    if (plane->cols != expected->cols || plane->element_size != expected->element_size)
+        return AWQ_ERR_SHAPE;
+    if (plane->rows > 1 && plane->stride < expected->stride) return AWQ_ERR_SHAPE;
+    if (!awq__plane_fits(plane)) return AWQ_ERR_SHAPE;
+    return plane->data ? AWQ_OK : AWQ_ERR_NULL;
+}
+
+static awq_status awq__check_foreign(const awq_foreign *f) {
+    awq_foreign expected;
+    AWQ__TRY(awq_foreign_init(&expected, f->layout, f->quant, f->out_features, f->in_features));
+    AWQ__TRY(awq__check_plane(&f->weights, &expected.weights));
+    AWQ__TRY(awq__check_plane(&f->scales, &expected.scales));
+    return awq__check_plane(&f->zeros, &expected.zeros);
+}
+
+static awq_status awq__check_group_index(const awq_foreign *f, awq_where *where) {
+    const unsigned char *index = (const unsigned char *)f->group_index;
+    size_t size = awq__group_size(f->in_features, f->quant.group_size), k;
+    for (k = 0; index && k < f->in_features; k++)
+        if (awq__load_le32(index + 4 * k) != k / size)
+            return awq__fail(where, AWQ_ERR_ACT_ORDER, 3, 0, k);
+    return AWQ_OK;
+}
+
+/* ---- one side of an exchange ----------------------------------------------------------------- */
+
+/* A map laid over memory. Offsets are in nibbles, low nibble of a byte first. */
+typedef struct awq__field {
+    unsigned char *data;
+    const awq__map *map;
+    size_t unit, stride;
+} awq__field;
+
+typedef struct awq__side {
+    const awq__layout *layout;
+    awq__field weights, zeros, scales;
+    size_t in_features, group_size, groups;
+    awq_quant quant;
+    awq__zero_kind zero_kind;
+    int is_packed;
+} awq__side;
+
+static awq__field awq__make_field(void *data, const awq__map *map, size_t unit, size_t stride) {
+    awq__field field;
+    field.data = (unsigned char *)data;
+    field.map = map;
+    field.unit = unit;
+    field.stride = 2 * stride;
+    return field;
+}
+
+static size_t awq__axis_at(const awq__field *field, const awq__axis *axis, size_t index) {
+    size_t step = axis->step ? axis->step * field->unit : field->stride, b;
+    size_t at = (index >> axis->bits) * step;
+    for (b = 0; b < axis->bits; b++)
+        if (index >> b & 1) at += axis->move[b] * field->unit;
+    return at;
+}
+static size_t awq__n_at(const awq__field *f, size_t n) { return awq__axis_at(f, &f->map->n, n); }
+static size_t awq__k_at(const awq__field *f, size_t k) {
+    return f->map->first * f->unit + awq__axis_at(f, &f->map->k, k);
+}
+
+static unsigned awq__get_nibble(const unsigned char *data, size_t at) {
+    return (unsigned)data[at / 2] >> at % 2 * 4 & 15u;
+}
+static void awq__set_nibble(unsigned char *data, size_t at, unsigned q) {
+    unsigned shift = (unsigned)(at % 2) * 4;
+    data[at / 2] = (unsigned char)((data[at / 2] & ~(15u << shift)) | q << shift);
+}
+
+static void awq__set_side(awq__side *side, int layout, awq_quant quant, size_t in) {
+    side->layout = awq__find_layout(layout);
+    side->in_features = in;
+    side->group_size = awq__group_size(in, quant.group_size);
+    side->groups = awq__ceil_div(in, side->group_size);
+    side->quant = quant;
+    side->zero_kind = (awq__zero_kind)side->layout->zero_kind;
+    if (side->layout->symmetric < 0 && quant.symmetric) side->zero_kind = AWQ__ZERO_IS_8;
+    side->is_packed = layout == 0;
+}
+
+static awq__side awq__foreign_side(const awq_foreign *f) {
+    awq__side side;
+    const awq_plane *scales = f->scales.rows ? &f->scales : &f->weights;
+    const awq_plane *zeros = f->zeros.rows ? &f->zeros : &f->weights;
+    size_t unit = 2 * awq_dtype_size(f->quant.scale_dtype);
+    awq__set_side(&side, (int)f->layout, f->quant, f->in_features);
+    side.weights = awq__make_field(f->weights.data, &side.layout->weights, 1, f->weights.stride);
+    side.scales = awq__make_field(scales->data, awq__scale_map(side.layout, side.groups), unit,
+                                  scales->stride);
+    side.zeros = awq__make_field(zeros->data, &side.layout->zeros,
+                                 side.zero_kind == AWQ__ZERO_SCALED ? unit : 1, zeros->stride);
+    return side;
+}
+
+static awq__side awq__packed_side(const awq_packed *p, unsigned char *bytes) {
+    awq__side side;
+    size_t dtype = awq_dtype_size(p->quant.scale_dtype);
+    awq__set_side(&side, 0, p->quant, p->in_features);
+    side.weights = awq__make_field(bytes + p->q_offset, &side.layout->weights, 1,
+                                   awq__row_words(p->quant, p->in_features) * 4 * AWQ_ROW_STEP);
+    side.scales = awq__make_field(bytes + p->scales_offset, &side.layout->scales, 2 * dtype,
+                                  side.groups * AWQ_ROW_STEP * dtype);
+    side.zeros = awq__make_field(bytes + p->zeros_offset, &side.layout->zeros, 1,
+                                 side.groups * awq__zero_bytes(4));
+    return side;
+}
+
+/* ---- scales and zero points ------------------------------------------------------------------ */
+
+/* The grid of a group, and what becomes of the group's words: (word & keep) ^ flip. */
+typedef struct awq__cell {
+    float scale;
+    int zero;
+    uint32_t keep, flip;
+} awq__cell;
+
+static float awq__to_dtype(float x, awq_dtype dtype) {
+    unsigned char bytes[4];
+    awq__store_float(bytes, dtype, x);
+    return awq__load_float(bytes, dtype);
+}
+
+static awq_status awq__bad_cell(size_t *matrix, size_t which, awq_status status) {
+    *matrix = which;
+    return status;
+}
+
+/* offset = -zero * scale as another project rounded it. */
+static awq_status awq__find_zero(float offset, float scale, awq_dtype dtype, int *zero) {
+    float z = -offset / scale;
+    if (!(z > -0.5f && z < 15.5f)) return AWQ_ERR_ZERO_POINT;
+    *zero = (int)awq__round(z);
+    return awq__to_dtype(-(float)*zero * scale, dtype) == offset ? AWQ_OK : AWQ_ERR_ROUNDING;
+}
+
+/* All weights of a group are `value`. */
+static void awq__set_constant(awq__cell *cell, float value, awq_dtype dtype) {
+    cell->zero = 8;
+    cell->keep = 0;
+    cell->flip = value > 0 ? 0x99999999u : value < 0 ? 0x77777777u : 0x88888888u;
+    cell->scale = awq__abs(value) > 0 ? awq__abs(value) : awq__least_scale(dtype);
+}
+
+static awq_status awq__read_zero(const awq__side *s, size_t n, size_t g, awq__cell *cell,
+                                 float *offset) {
+    size_t at;
+    *offset = 0;
+    cell->zero = 8;
+    if (s->zero_kind == AWQ__ZERO_IS_8) return AWQ_OK;
+    at = awq__n_at(&s->zeros, n) + awq__k_at(&s->zeros, g);
+    if (s->zero_kind == AWQ__ZERO_SCALED) {
+        *offset = awq__load_le_float(s->zeros.data + at / 2, s->quant.scale_dtype);
+        if (!awq__is_finite(*offset)) return AWQ_ERR_DATA;
+        return cell->scale == 0 ? AWQ_OK : awq__find_zero(*offset, cell->scale,
+                                                          s->quant.scale_dtype, &cell->zero);
+    }
+    cell->zero = (int)awq__get_nibble(s->zeros.data, at) + (s->zero_kind == AWQ__ZERO_LESS_1);
+    return cell->zero > 15 ? AWQ_ERR_ZERO_POINT : AWQ_OK;
+}
+
+static awq_status awq__read_cell(const awq__side *s, awq_dtype to, size_t n, size_t g,
+                                 awq__cell *cell, size_t *matrix) {
+    size_t at = awq__n_at(&s->scales, n) + awq__k_at(&s->scales, g);
+    float offset;
+    awq_status status;
+    cell->scale = awq__load_le_float(s->scales.data + at / 2, s->quant.scale_dtype);
+    cell->keep = 0xffffffffu;
+    cell->flip = 0;
+    if (!awq__is_finite(cell->scale) || (s->is_packed && !(cell->scale > 0)))
+        return awq__bad_cell(matrix, 1, AWQ_ERR_DATA);
+    status = awq__read_zero(s, n, g, cell, &offset);
+    if (status != AWQ_OK) return awq__bad_cell(matrix, 2, status);
+    if (cell->scale < 0) { /* (q - z) s = ((15 - q) - (15 - z)) |s| */
+        cell->scale = -cell->scale;
+        cell->zero = 15 - cell->zero;
+        cell->flip = 0xffffffffu;
+    } else if (cell->scale == 0) awq__set_constant(cell, offset, to);
+    return AWQ_OK;
+}
+
+/* What the other side can hold: the scale in its type, the zero point as it stores it. */
+static awq_status awq__fit_cell(const awq__side *s, int allow_rounding, awq__cell *cell,
+                                size_t *matrix) {
+    awq_dtype dtype = s->quant.scale_dtype;
+    float scale = awq__to_dtype(cell->scale, dtype), offset = -(float)cell->zero * scale;
+    if (!awq__is_scale(scale) || (scale != cell->scale && !allow_rounding))
+        return awq__bad_cell(matrix, 1, AWQ_ERR_ROUNDING);
+    cell->scale = scale;
+    if (s->quant.symmetric && cell->zero != 8) return awq__bad_cell(matrix, 2, AWQ_ERR_ASYMMETRIC);
+    if (s->zero_kind == AWQ__ZERO_LESS_1 && cell->zero == 0)
+        return awq__bad_cell(matrix, 2, AWQ_ERR_ZERO_POINT);
+    if (s->zero_kind != AWQ__ZERO_SCALED) return AWQ_OK;
+    scale = awq__to_dtype(offset, dtype);
+    /* gemv_fast is read by its scales, which give the zero points back; ggml adds what stands */
+    if (!awq__is_finite(scale) || (scale != offset && s->layout->element > 4 && !allow_rounding))
+        return awq__bad_cell(matrix, 2, AWQ_ERR_ROUNDING);
+    return AWQ_OK;
+}
+
+static void awq__store_le_float(unsigned char *p, awq_dtype dtype, float x) {
+    if (dtype == AWQ_F32) awq__store_le(p, awq__float_bits(x), 4);
+    else awq__store_le(p, dtype == AWQ_F16 ? awq__float_to_half(x) : awq__float_to_bf16(x), 2);
+}
+
+static void awq__write_cell(const awq__side *s, size_t n, size_t g, const awq__cell *cell) {
+    size_t at = awq__n_at(&s->scales, n) + awq__k_at(&s->scales, g);
+    awq__store_le_float(s->scales.data + at / 2, s->quant.scale_dtype, cell->scale);
+    if (s->zero_kind == AWQ__ZERO_IS_8) return;
+    at = awq__n_at(&s->zeros, n) + awq__k_at(&s->zeros, g);
+    if (s->zero_kind == AWQ__ZERO_SCALED)
+        awq__store_le_float(s->zeros.data + at / 2, s->quant.scale_dtype,
+                            -(float)cell->zero * cell->scale);
+    else
+        awq__set_nibble(s->zeros.data, at,
+                        (unsigned)(cell->zero - (s->zero_kind == AWQ__ZERO_LESS_1)));
+}
+
+/* ---- words ----------------------------------------------------------------------------------- */
+
+#define AWQ__WORDS       128 /* words: 1024 nibbles, ten bits of n and k */
+#define AWQ__PLACES (AWQ__WORDS / 4)
+
+/* How a tile's words stand on one side, in bytes: 4 lanes from each of 32 places. */
+typedef struct awq__places {
+    size_t part[AWQ__PLACES], lane[4];
+} awq__places;
+
+/* Exchanges a bit of the nibble's number in its word with a bit, of value `step`, of the word's
+   number in the tile, or, where step is 0, with another bit of its own. */
+typedef struct awq__stage {
+    unsigned shift, step;
+    uint32_t mask;
+} awq__stage;
+
+typedef struct awq__tile {
+    unsigned n_bits, k_bits, stages;
+    awq__stage stage[3];
+    awq__places from, to;
+} awq__tile;
+
+/* Bits of n are 0 .. 5, of k 8 .. 13. */
+static size_t awq__bit_move(const awq__field *f, unsigned bit) {
+    const awq__axis *axis = bit < 8 ? &f->map->n : &f->map->k;
+    unsigned b = bit % 8;
+    if (b < axis->bits) return axis->move[b] * f->unit;
+    return (axis->step ? axis->step * f->unit : f->stride) << (b - axis->bits);
+}
+
+/* The three bits that choose a nibble in a word. */
+static void awq__nibble_bits(const awq__field *f, unsigned bits[3]) {
+    unsigned i, bit;
+    for (bit = 0; bit < 14; bit = bit == 5 ? 8 : bit + 1)
+        for (i = 0; i < 3; i++)
+            if (awq__bit_move(f, bit) == (size_t)1 << i) bits[i] = bit;
+}
+
+static unsigned awq__find_bit(const unsigned *bits, unsigned count, unsigned bit) {
+    unsigned i;
+    for (i = 0; i < count && bits[i] != bit; i++) continue;
+    return i;
+}
+
+static void awq__set_places(awq__places *places, const awq__field *f, const unsigned word[7]) {
+    unsigned i, b;
+    for (i = 0; i < AWQ__WORDS; i++) {
+        size_t at = 0;
+        for (b = 0; b < 7; b++)
+            if (i >> b & 1) at += awq__bit_move(f, word[b]) / 2;
+        if (i < 4) places->lane[i] = at;
+        if (i % 4 == 0) places->part[i / 4] = at;
+    }
+}
+
+/* Nibbles whose number has this bit (1, 2 or 4) set, and those that have not. */
+static uint32_t awq__nibbles_with(unsigned bit) {
+    return bit == 1 ? 0xf0f0f0f0u : bit == 2 ? 0xff00ff00u : 0xffff0000u;
+}
+
+static awq__stage awq__word_stage(unsigned nibble, unsigned word) {
+    awq__stage stage;
+    stage.shift = 4u << nibble;
+    stage.step = 1u << word;
+    stage.mask = ~awq__nibbles_with(1u << nibble);
+    return stage;
+}
+static awq__stage awq__nibble_stage(unsigned low, unsigned high) {
+    awq__stage stage;
+    stage.shift = (4u << high) - (4u << low);
+    stage.step = 0;
+    stage.mask = awq__nibbles_with(1u << low) & ~awq__nibbles_with(1u << high);
+    return stage;
+}
+
+/* Bits of the number of a word in a tile: the lanes, what stays, what goes into the nibbles. */
+static void awq__order_bits(const awq__tile *tile, unsigned lane, const unsigned from[3],
+                            const unsigned to[3], unsigned word[7]) {
+    unsigned count = 2, pass, bit;
+    word[0] = lane;
+    word[1] = lane + 1;
+    for (pass = 0; pass < 2; pass++)
+        for (bit = 0; bit < 8 + tile->k_bits; bit++) {
+            if (bit == tile->n_bits) bit = 8;
+            if (awq__find_bit(from, 3, bit) < 3 || awq__find_bit(word, 2, bit) < 2) continue;
+            if ((awq__find_bit(to, 3, bit) < 3) == (int)pass) word[count++] = bit;
+        }
+}
+
+static void awq__plan_tile(awq__tile *tile, const awq__field *from, const awq__field *to,
+                           unsigned lane) {
+    unsigned nibble[3], wanted[3], word[7], p, at;
+    tile->n_bits = lane + 2 < 4 ? 4 : lane + 2;
+    tile->k_bits = 10 - tile->n_bits;
+    tile->stages = 0;
+    awq__nibble_bits(from, nibble);
+    awq__nibble_bits(to, wanted);
+    awq__order_bits(tile, lane, nibble, wanted, word);
+    awq__set_places(&tile->from, from, word);
+    for (p = 0; p < 3; p++) {
+        if (nibble[p] == wanted[p]) continue;
+        at = awq__find_bit(nibble, 3, wanted[p]);
+        if (at < 3) {
+            tile->stage[tile->stages++] = awq__nibble_stage(p, at);
+            nibble[at] = nibble[p];
+        } else {
+            at = awq__find_bit(word, 7, wanted[p]);
+            tile->stage[tile->stages++] = awq__word_stage(p, at);
+            word[at] = nibble[p];
+        }
+        nibble[p] = wanted[p];
+    }
+    awq__set_places(&tile->to, to, word);
+}
+
+static int awq__is_big_endian(void) {
+    uint32_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first == 0;
+}
+
+static void awq__swap_bytes(uint32_t *x) {
+    unsigned i;
+    for (i = 0; i < AWQ__WORDS; i++)
+        x[i] = x[i] >> 24 | (x[i] >> 8 & 0xff00u) | (x[i] << 8 & 0xff0000u) | x[i] << 24;
+}
+
+static void awq__load_tile(const unsigned char *from, const awq__places *places, uint32_t *x) {
+    unsigned i, l;
+    if (places->lane[1] == 4 && places->lane[2] == 8)
+        for (i = 0; i < AWQ__PLACES; i++) memcpy(x + 4 * i, from + places->part[i], 16);
+    else
+        for (i = 0; i < AWQ__PLACES; i++)
+            for (l = 0; l < 4; l++)
+                memcpy(x + 4 * i + l, from + places->part[i] + places->lane[l], 4);
+    if (awq__is_big_endian()) awq__swap_bytes(x);
+}
+
+static void awq__store_tile(unsigned char *to, const awq__places *places, uint32_t *x) {
+    unsigned i, l;
+    if (awq__is_big_endian()) awq__swap_bytes(x);
+    if (places->lane[1] == 4 && places->lane[2] == 8)
+        for (i = 0; i < AWQ__PLACES; i++) memcpy(to + places->part[i], x + 4 * i, 16);
+    else
+        for (i = 0; i < AWQ__PLACES; i++)
+            for (l = 0; l < 4; l++)
+                memcpy(to + places->part[i] + places->lane[l], x + 4 * i + l, 4);
+}
+
+static void awq__run_stage(const awq__stage *stage, uint32_t *x) {
+    unsigned step = stage->step, shift = stage->shift, i, j;
+    uint32_t mask = stage->mask, t;
+    if (step == 0)
+        for (i = 0; i < AWQ__WORDS; i++) {
+            t = ((x[i] >> shift) ^ x[i]) & mask;
+            x[i] ^= t ^ (t << shift);
+        }
+    else
+        for (i = 0; i < AWQ__WORDS; i += 2 * step)
+            for (j = i; j < i + step; j++) {
+                t = ((x[j] >> shift) ^ x[j + step]) & mask;
+                x[j + step] ^= t;
+                x[j] ^= t << shift;
+            }
+}
+
+/* Rows [n, n_end) of inputs [k, k_end), one by one. */
+static void awq__copy_nibbles(const awq__side *from, const awq__side *to, size_t n, size_t n_end,
+                              size_t k_begin, size_t k_end) {
+    size_t from_k[64], to_k[64], k, i, count;
+    for (; n < n_end; n++) {
+        size_t from_n = awq__n_at(&from->weights, n), to_n = awq__n_at(&to->weights, n);
+        for (k = k_begin; k < k_end; k += count) {
+            count = awq__min(64, k_end - k);
+            for (i = 0; i < count; i++) {
+                from_k[i] = awq__k_at(&from->weights, k + i);
+                to_k[i] = awq__k_at(&to->weights, k + i);
+            }
+            for (i = 0; i < count; i++)
+                awq__set_nibble(to->weights.data, to_n + to_k[i],
+                                awq__get_nibble(from->weights.data, from_n + from_k[i]));
+        }
+    }
+}
+
+static void awq__copy_tile(const awq__tile *tile, const awq__side *from, const awq__side *to,
+                           size_t n, size_t k) {
+    uint32_t x[AWQ__WORDS];
+    unsigned s;
+    awq__load_tile(from->weights.data + (awq__n_at(&from->weights, n) +
+                                         awq__k_at(&from->weights, k)) / 2,
+                   &tile->from, x);
+    for (s = 0; s < tile->stages; s++) awq__run_stage(&tile->stage[s], x);
+    awq__store_tile(to->weights.data + (awq__n_at(&to->weights, n) +
+                                        awq__k_at(&to->weights, k)) / 2,
+                    &tile->to, x);
+}
+
+/* Whole tiles, then what is beside and below them. */
+static void awq__copy_words(const awq__side *from, const awq__side *to, size_t n_begin,
+                            size_t n_end) {
+    const awq__side *foreign = from->is_packed ? to : from;
+    awq__tile tile;
+    size_t n_size, k_size, n_first, n_last, k_last, n, k;
+    awq__plan_tile(&tile, &from->weights, &to->weights, foreign->layout->lane);
+    n_size = (size_t)1 << tile.n_bits;
+    k_size = (size_t)1 << tile.k_bits;
+    n_first = awq__min(awq__align(n_begin, n_size), n_end);
+    n_last = n_first + (n_end - n_first) / n_size * n_size;
+    k_last = from->in_features / k_size * k_size;
+    for (k = 0; k < k_last; k += k_size)
+        for (n = n_first; n < n_last; n += n_size) awq__copy_tile(&tile, from, to, n, k);
+    awq__copy_nibbles(from, to, n_begin, n_first, 0, k_last);
+    awq__copy_nibbles(from, to, n_last, n_end, 0, k_last);
+    awq__copy_nibbles(from, to, n_begin, n_end, k_last, from->in_features);
+}
+
+/* ---- the driver ------------------------------------------------------------------------------ */
+
+typedef struct awq__exchange {
+    awq__side from, to;
+    int allow_rounding, mends;  /* mends: some cell changes the words of its group */
+    size_t n_begin, n_end;
+    awq_where *where;
+} awq__exchange;
+
+/* The grid that a group of `to` gets: that of all groups of `from` which it meets. */
+static awq_status awq__find_cell(awq__exchange *e, size_t n, size_t g, awq__cell *cell) {
+    size_t begin = g * e->to.group_size, end = awq__min(begin + e->to.group_size,
+                                                        e->to.in_features);
+    size_t first = begin / e->from.group_size, last = (end - 1) / e->from.group_size, h, matrix = 0;
+    awq_dtype dtype = e->to.quant.scale_dtype;
+    awq__cell other;
+    awq_status status = awq__read_cell(&e->from, dtype, n, first, cell, &matrix);
+    for (h = first + 1; status == AWQ_OK && h <= last; h++) {
+        status = awq__read_cell(&e->from, dtype, n, h, &other, &matrix);
+        e->mends |= other.keep != 0xffffffffu || other.flip;
+        if (status == AWQ_OK && (other.scale != cell->scale || other.zero != cell->zero))
+            status = awq__bad_cell(&matrix, other.scale != cell->scale ? 1 : 2,
+                                   AWQ_ERR_GROUP_SPLIT);
+        begin = h * e->from.group_size;
+    }
+    e->mends |= cell->keep != 0xffffffffu || cell->flip;
+    if (status == AWQ_OK) status = awq__fit_cell(&e->to, e->allow_rounding, cell, &matrix);
+    return status == AWQ_OK ? AWQ_OK : awq__fail(e->where, status, matrix, n, begin);
+}
+
+/* All cells are looked at before the first write, then once more to write them. */
+static awq_status awq__do_cells(awq__exchange *e, int write) {
+    size_t block, n, g;
+    awq__cell cell;
+    for (block = e->n_begin; block < e->n_end; block += AWQ_ROW_STEP)
+        for (g = 0; g < e->to.groups; g++)
+            for (n = block; n < awq__min(block + AWQ_ROW_STEP, e->n_end); n++) {
+                AWQ__TRY(awq__find_cell(e, n, g, &cell));
+                if (write) awq__write_cell(&e->to, n, g, &cell);
+            }
+    return AWQ_OK;
+}
+
+/* Groups begin with a word; only a row's last word may be part of one. */
+static void awq__mend_group(const awq__side *s, size_t n, size_t k, size_t k_end,
+                            const awq__cell *cell) {
+    for (; k < k_end; k += 8) {
+        unsigned char *at = s->weights.data + (awq__n_at(&s->weights, n) +
+                                               awq__k_at(&s->weights, k)) / 2;
+        uint32_t used = 0xffffffffu;
+        size_t i;
+        for (i = k_end - k; i < 8; i++) used &= ~(15u << 4 * (i % 4 * 2 + i / 4));
+        awq__store_le(at, ((awq__load_le32(at) & cell->keep) ^ cell->flip) & used, 4);
+    }
+}
+
+static void awq__mend(const awq__exchange *e) {
+    size_t n, g, matrix, size = e->from.group_size;
+    awq__cell cell;
+    for (n = e->n_begin; n < e->n_end; n++)
+        for (g = 0; g < e->from.groups; g++) {
+            (void)awq__read_cell(&e->from, e->to.quant.scale_dtype, n, g, &cell, &matrix);
+            if (cell.keep != 0xffffffffu || cell.flip)
+                awq__mend_group(&e->to, n, g * size,
+                                awq__min(g * size + size, e->from.in_features), &cell);
+        }
+}
+
+static awq_status awq__run_exchange(awq__exchange *e) {
+    e->mends = 0;
+    AWQ__TRY(awq__do_cells(e, 0));
+    awq__copy_words(&e->from, &e->to, e->n_begin, e->n_end);
+    if (e->mends) awq__mend(e);
+    return awq__do_cells(e, 1);
+}
+
+/* Words of a packed row follow each other without gaps. */
+static awq_status awq__check_hub(const awq_packed *p, const awq_foreign *f) {
+    int size = p->quant.group_size;
+    if (p->quant.bits != 4) return AWQ_ERR_CONFIG;
+    if (size % 8 && awq_group_count(p->in_features, size) > 1) return AWQ_ERR_CONFIG;
+    return p->out_features == f->out_features && p->in_features == f->in_features ? AWQ_OK
+                                                                                  : AWQ_ERR_SHAPE;
+}
+
+AWQDEF awq_status awq_import(const awq_kernels *k, const awq_foreign *from, void *memory,
+                             size_t memory_size, size_t row_begin, size_t row_end,
+                             awq_where *where) {
+    awq__exchange e;
+    awq_packed p;
+    if (!k || !from) return AWQ_ERR_NULL;
+    AWQ__TRY(awq_packed_open(&p, memory, memory_size));
+    AWQ__TRY(awq__check_foreign(from));
+    AWQ__TRY(awq__check_hub(&p, from));
+    AWQ__TRY(awq__check_range(row_begin, row_end, p.out_features, AWQ_ROW_STEP));
+    AWQ__TRY(awq__check_group_index(from, where));
+    e.from = awq__foreign_side(from);
+    e.to = awq__packed_side(&p, (unsigned char *)memory);
+    e.allow_rounding = 0;
+    e.n_begin = row_begin;
+    e.n_end = row_end;
+    e.where = where;
+    return awq__run_exchange(&e);
+}
+
+/* Groups that fill AutoAWQ's words: 0, but TinyChat's zero points are 8 there, too. */
+static void awq__pad_groups(const awq__side *s, size_t n_begin, size_t n_end) {
+    size_t n, g, end = awq__padded_groups(s->groups, s->group_size);
+    for (n = n_begin; n < n_end; n++)
+        for (g = s->groups; g < end; g++) {
+            size_t zero = awq__n_at(&s->zeros, n) + awq__k_at(&s->zeros, g);
+            size_t scale = awq__n_at(&s->scales, n) + awq__k_at(&s->scales, g);
+            awq__store_le_float(s->scales.data + scale / 2, s->quant.scale_dtype, 0);
+            if (s->zero_kind == AWQ__ZERO_NIBBLE)
+                awq__set_nibble(s->zeros.data, zero, s->quant.symmetric ? 8 : 0);
+            else awq__store_le_float(s->zeros.data + zero / 2, s->quant.scale_dtype, 0);
+        }
+}
+
+/* What is left of compressed-tensors' last words: the weights' go along k, the zeros' along n. */
+static void awq__pad_words(const awq__side *s, size_t n_begin, size_t n_end, size_t out) {
+    size_t n, k, in = s->in_features;
+    for (n = n_begin; n < n_end; n++)
+        for (k = in; k % 8; k++)
+            awq__set_nibble(s->weights.data, awq__n_at(&s->weights, n) + awq__k_at(&s->weights, k),
+                            0);
+    for (n = n_end; n_end == out && s->zero_kind == AWQ__ZERO_NIBBLE && n % 8; n++)
+        for (k = 0; k < s->groups; k++)
+            awq__set_nibble(s->zeros.data, awq__n_at(&s->zeros, n) + awq__k_at(&s->zeros, k), 0);
+}
+
+AWQDEF awq_status awq_export(const awq_kernels *k, const awq_packed *from, const awq_foreign *to,
+                             int allow_rounding, size_t row_begin, size_t row_end,
+                             awq_where *where) {
+    awq__exchange e;
+    if (!k || !from || !from->data || !to) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_foreign(to));
+    AWQ__TRY(awq__check_hub(from, to));
+    AWQ__TRY(awq__check_range(row_begin, row_end, from->out_features, AWQ_EXPORT_STEP));
+    e.from = awq__packed_side(from, (unsigned char *)from->data);
+    e.to = awq__foreign_side(to);
+    e.allow_rounding = allow_rounding;
+    e.n_begin = row_begin;
+    e.n_end = row_end;
+    e.where = where;
+    AWQ__TRY(awq__run_exchange(&e));
+    if (e.to.layout->padded) awq__pad_groups(&e.to, row_begin, row_end);
+    if (to->layout == AWQ_COMPRESSED)
+        awq__pad_words(&e.to, row_begin, row_end, from->out_features);
+    return AWQ_OK;
+}
+
 #endif /* AWQ_INFERENCE_ONLY */
 
 /* =================================================================================================
@@ -3554,6 +4365,22 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 }
 
 #undef AWQ__TRY
+#undef AWQ__F16_BF16
+#undef AWQ__F16_F32
+#undef AWQ__F16_ONLY
+#undef AWQ__NO_MAP
+#undef AWQ__PLACES
+#undef AWQ__ROW
+#undef AWQ__STEP
+#undef AWQ__WORDS
+#undef AWQ__F16_BF16
+#undef AWQ__F16_F32
+#undef AWQ__F16_ONLY
+#undef AWQ__NO_MAP
+#undef AWQ__PLACES
+#undef AWQ__ROW
+#undef AWQ__STEP
+#undef AWQ__WORDS
 #undef AWQ__CHUNK
 #undef AWQ__BLOCK
 #undef AWQ__TILE

@@ -84,9 +84,9 @@ CONFIGS = {
     "marlin": {"bits": 4, "sym": True, "is_marlin_format": True, "group_size": -1},
     "compressed": PACKED}
 INDEX = {"metadata": {"total_size": 1}, "weight_map": {"a.b.qweight": "model-00001-of-00001.safetensors"}}
-for name, config in CONFIGS.items():
-    write("config", name, json.dumps({"hidden_size": 64, "rms_norm_eps": 1e-5, "tie": None,
-                                      "quantization_config": config}).encode())
+for number, (name, config) in zip([0, 0, 1, 1, 2], CONFIGS.items()):   # the weights: size % 3
+    text = json.dumps({"hidden_size": 64, "rms_norm_eps": 1e-5, "tie": None, "quantization_config": config})
+    write("config", name, (text + " " * ((number - len(text)) % 3)).encode())
 write("config", "index", b"{}\0" + json.dumps(INDEX).encode())
 
 # ---- GGUF ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-/*  hf.c - the reading half of hf.h. Every number that comes from a file is checked before it is used. */
+/*  hf.c - the reading half of hf.h. What comes from a file is checked before it is used. */
 #include "hf.h"
 
 #include <limits.h>
@@ -61,12 +61,12 @@ static bool get_modules(const fields *in, const char *key, json_t **out)
     const json_t *value = find(in, key);
     size_t i;
 
-    *out = value ? json_copy((json_t *)(uintptr_t)value) : json_array();
-    if (!*out) return fail(in->why, "%s: out of memory", in->name);
-    if (!json_is_array(*out)) return wrong(in, key, "a list of names");
-    for (i = 0; i < json_array_size(*out); i++)
-        if (!json_is_string(json_array_get(*out, i))) return wrong(in, key, "a list of names");
-    return true;
+    if (!value) return true;
+    if (!json_is_array(value)) return wrong(in, key, "a list of names");
+    for (i = 0; i < json_array_size(value); i++)
+        if (!json_is_string(json_array_get(value, i))) return wrong(in, key, "a list of names");
+    *out = json_deep_copy(value);
+    return *out || fail(in->why, "%s: out of memory", in->name);
 }
 
 static bool is_one_of(const char *word, const char *const *words)
@@ -254,7 +254,9 @@ const safetensors_tensor *hf_find_tensor(const hf_model *model, const char *name
 /* ---- linears --------------------------------------------------------------------------------- */
 
 /*  What a layout's tensors are called behind the linear's name. */
-typedef struct part_names { const char *weights, *scales, *zeros, *group_index, *shape; } part_names;
+typedef struct part_names {
+    const char *weights, *scales, *zeros, *group_index, *shape;
+} part_names;
 
 static part_names names_of(awq_layout layout)
 {
@@ -468,7 +470,7 @@ static bool read_linear(const linear_reader *in, hf_linear *linear)
         awq_foreign refused = *weight;
         refused.layout = layout;
         refused.quant = quant;
-        return hf_refuse(in->linear, &refused, status, in->why);
+        return hf_refuse(in->linear, &refused, status, NULL, in->why);
     }
     return place_planes(in, weight, integers, scales) && read_vectors(in, linear);
 }
@@ -521,6 +523,7 @@ static bool find_linears(hf_model *model, failure *why)
 const hf_linear *hf_find_linear(const hf_model *model, const char *name)
 {
     hf_linear wanted;
+    if (model->linears_count == 0) return NULL;     /* there is no array either */
     wanted.name = (char *)(uintptr_t)name;
     return bsearch(&wanted, model->linears, model->linears_count, sizeof wanted, compare_linears);
 }
@@ -582,15 +585,17 @@ static const char *way_out(awq_status status)
     }
 }
 
-bool hf_refuse(const char *name, const awq_foreign *weight, awq_status status, failure *why)
+bool hf_refuse(const char *name, const awq_foreign *weight, awq_status status,
+               const awq_where *where, failure *why)
 {
     awq_layout_rules rules = awq_layout_rules_of(weight->layout);
-    char groups[64];
+    char groups[64], place[80] = "";
 
     list_group_sizes(&rules, groups, sizeof groups);
-    return fail(why, "%s: %s: out_features %zu, in_features %zu, group_size %d into %s, which needs "
-                "multiples of %zu and %zu and a group_size of %s%s", json_show(name).text,
-                awq_status_string(status), weight->out_features, weight->in_features,
+    if (where) snprintf(place, sizeof place, " (row %zu, column %zu)", where->row, where->col);
+    return fail(why, "%s: %s%s: out_features %zu, in_features %zu, group_size %d; %s needs "
+                "multiples of %zu and %zu, and group_size %s%s", json_show(name).text,
+                awq_status_string(status), place, weight->out_features, weight->in_features,
                 weight->quant.group_size, rules.name, rules.out_multiple, rules.in_multiple, groups,
                 way_out(status));
 }

@@ -23,7 +23,7 @@ typedef struct hf_model {
     json_t *config;                     /* config.json */
     awq_layout layout;                  /* of the quantized linears; 0: nothing is quantized */
     awq_quant quant;                    /* without scale_dtype: every linear has its own */
-    json_t *excluded;                   /* array of modules that are not quantized; may be empty */
+    json_t *excluded;                   /* what the config says is not quantized: array, or NULL */
     safetensors_file *shards;
     size_t shards_count;
     const safetensors_tensor **tensors; /* of all shards, sorted by name */
@@ -47,8 +47,10 @@ const hf_linear *hf_find_linear(const hf_model *model, const char *name);
 /*  The linear that this tensor is a part of (its bias is not), or NULL: a tensor to be copied. */
 const hf_linear *hf_owner(const hf_model *model, const safetensors_tensor *tensor);
 
-/*  Why awq.h refused these weights in this layout, with the numbers, the rules and a way out. */
-bool hf_refuse(const char *name, const awq_foreign *weight, awq_status status, failure *why);
+/*  Why awq.h refused these weights in this layout, with the numbers, the rules and a way out; where
+    may be NULL. */
+bool hf_refuse(const char *name, const awq_foreign *weight, awq_status status,
+               const awq_where *where, failure *why);
 
 /* ---- describing linears to write ------------------------------------------------------------- */
 
@@ -62,7 +64,8 @@ size_t hf_describe(const awq_foreign *weight, const char *name, safetensors_tens
     from the shape alone (g_idx, weight_shape). */
 void hf_attach(awq_foreign *weight, const safetensors_tensor *parts, size_t count);
 
-/*  The quantization_config of such a model, or NULL: out of memory. excluded may be NULL. */
+/*  The quantization_config of such a model, or NULL: out of memory. excluded, an array of modules
+    that are not quantized, may be NULL. */
 json_t *hf_quantization_config(awq_layout layout, awq_quant quant, const json_t *excluded);
 
 /* ---- writing: the whole directory or nothing ------------------------------------------------- */

@@ -7,7 +7,8 @@
 
 static safetensors_dtype scale_dtype(const awq_foreign *weight)
 {
-    static const safetensors_dtype dtypes[] = { SAFETENSORS_F32, SAFETENSORS_F16, SAFETENSORS_BF16 };
+    static const safetensors_dtype dtypes[] = { SAFETENSORS_F32, SAFETENSORS_F16,
+                                                SAFETENSORS_BF16 };
     return dtypes[weight->quant.scale_dtype];
 }
 
@@ -81,6 +82,10 @@ void hf_attach(awq_foreign *weight, const safetensors_tensor *parts, size_t coun
 
 static json_t *awq_config(awq_layout layout, awq_quant quant, json_t *excluded)
 {
+    if (json_array_size(excluded) == 0) {       /* readers choose by themselves if it is null */
+        json_decref(excluded);
+        excluded = json_null();
+    }
     return json_pack("{s:s, s:i, s:i, s:b, s:s, s:o}", "quant_method", "awq", "bits", quant.bits,
                      "group_size", quant.group_size, "zero_point", layout != AWQ_MARLIN, "version",
                      awq_layout_rules_of(layout).name, "modules_to_not_convert", excluded);
@@ -267,9 +272,28 @@ bool hf_write_bytes(hf_writer *writer, const char *name, const void *bytes, size
     return written;
 }
 
+/*  Numbers with the fewest digits that read back as they were. */
+static char *shortest_text(const json_t *value)
+{
+    char *text = NULL;
+    size_t digits;
+
+    for (digits = 15; digits <= 17; digits++) {
+        json_t *again;
+        bool same;
+        free(text);
+        text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
+        again = text ? json_loads(text, 0, NULL) : NULL;
+        same = json_equal(again, value);
+        json_decref(again);
+        if (same) break;
+    }
+    return text;
+}
+
 bool hf_write_json(hf_writer *writer, const char *name, const json_t *value, failure *why)
 {
-    char *text = json_dumps(value, JSON_INDENT(2));
+    char *text = shortest_text(value);
     bool written;
 
     if (!text) return out_of_memory(writer, why);

@@ -1,8 +1,8 @@
 /*  safetensors.h - reads safetensors files without trusting them, and writes them in place.
 
     safetensors_open() checks the whole header: its length, the JSON, dtypes, shapes, and that the
-    tensors fill the file without holes or overlaps. After it succeeds, no tensor's data lies outside
-    the file. Little-endian, data unaligned. Needs jansson. */
+    tensors fill the file without holes or overlaps. After it succeeds, no tensor's data lies
+    outside the file. Little-endian, data unaligned. Needs jansson. */
 #ifndef FORMATS_SAFETENSORS_H
 #define FORMATS_SAFETENSORS_H
 

@@ -9,7 +9,7 @@ targets=${3:-safetensors config gguf}
 
 clang=$(command -v clang-19 || command -v clang) || skip "there is no clang here"
 flags=(-std=c99 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
-       -DAWQ_NO_SIMD)
+       -DAWQ_NO_SIMD -I.)
 echo 'int LLVMFuzzerTestOneInput(const char *b, unsigned long n) { return b && n > 9 ? 0 : 0; }' \
     >"$scratch/probe.c"
 "$clang" "${flags[@]}" "$scratch/probe.c" -o "$scratch/probe" 2>/dev/null ||
@@ -18,6 +18,9 @@ echo 'int LLVMFuzzerTestOneInput(const char *b, unsigned long n) { return b && n
     skip "$clang has no libFuzzer"
 pkg-config --exists jansson || skip "there is no jansson here"
 read -ra jansson <<<"$(pkg-config --cflags --libs jansson)"
+
+# Unwinding the stack at every allocation would be most of the time.
+export ASAN_OPTIONS=malloc_context_size=1:quarantine_size_mb=16
 
 cd "$root"
 formats=examples/formats
@@ -28,7 +31,7 @@ for target in $targets; do
         files=("fuzz/fuzz_$target.c" $formats/{json,safetensors,hf,hf_write}.c
                tests/implementation.c)
     quiet "$clang" "${flags[@]}" "${files[@]}" "${jansson[@]}" -lm -o "$build/fuzz_$target"
-    if ! "$build/fuzz_$target" -runs="$runs" -max_len=6000 -timeout=10 -rss_limit_mb=2048 \
+    if ! "$build/fuzz_$target" -runs="$runs" -max_len=6000 -timeout=120 -rss_limit_mb=2048 \
         -dict="fuzz/$target.dict" -artifact_prefix="$build/$target-" -print_final_stats=1 \
         "$build/$target" "fuzz/corpus/$target" >"$build/$target.log" 2>&1; then
         tail -n 60 "$build/$target.log" >&2
