@@ -126,6 +126,16 @@ static json_t *token_id(uint32_t id)
     return id == NO_TOKEN ? json_null() : json_integer((json_int_t)id);
 }
 
+/*  A number, or an array where an answer can end in two ways. */
+static json_t *end_ids(const model *m)
+{
+    uint32_t eos = m->words.eos, eot = m->words.eot;
+
+    if (eot == NO_TOKEN || eot == eos) return token_id(eos);
+    if (eos == NO_TOKEN) return token_id(eot);
+    return json_pack("[I, I]", (json_int_t)eos, (json_int_t)eot);
+}
+
 static json_t *rope_scaling(const model *m)
 {
     const llama3_scaling *s = m->rope.factors ? llama3_find(&m->rope, m->rope_dims) : NULL;
@@ -165,7 +175,7 @@ json_t *hf_config_make(const model *m, awq_quant quant)
         shortest((float)m->norm_epsilon), "rope_theta", m->rope.base, "rope_scaling",
         rope_scaling(m), "tie_word_embeddings", m->tied, "attention_bias",
         hf_config_has_bias(m, LINEAR_Q), "mlp_bias", hf_config_has_bias(m, LINEAR_UP),
-        "bos_token_id", token_id(m->words.bos), "eos_token_id", token_id(m->words.eos),
+        "bos_token_id", token_id(m->words.bos), "eos_token_id", end_ids(m),
         "torch_dtype", "float16", "use_cache", 1, "quantization_config",
         excluded ? hf_quantization_config(AWQ_GEMM, quant, excluded) : NULL);
 
@@ -175,12 +185,7 @@ json_t *hf_config_make(const model *m, awq_quant quant)
 
 json_t *hf_generation_config_make(const model *m)
 {
-    json_t *ends = json_array();
-
-    if (m->words.eos != NO_TOKEN) json_array_append_new(ends, token_id(m->words.eos));
-    if (m->words.eot != NO_TOKEN && m->words.eot != m->words.eos)
-        json_array_append_new(ends, token_id(m->words.eot));
     return json_pack("{s:b, s:o, s:o, s:o}", "_from_model_config", 1, "bos_token_id",
-                     token_id(m->words.bos), "eos_token_id", ends, "pad_token_id",
+                     token_id(m->words.bos), "eos_token_id", end_ids(m), "pad_token_id",
                      token_id(m->words.padding));
 }
