@@ -22,7 +22,7 @@ MAKEFLAGS     += --no-print-directory
 
 help:
 	@echo 'make demo        quantize a real transformer layer: table and picture, offline, in seconds'
-	@echo 'make llm         quantize a real LLM and measure it; MODEL=x.gguf TEXT= CALIB= ARGS='
+	@echo 'make llm         quantize a real LLM and measure it; MODEL=file-or-folder TEXT= CALIB= ARGS='
 	@echo 'make convert     other layouts for a quantized model; ARGS="IN --list", "IN OUT --to gptq"'
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'

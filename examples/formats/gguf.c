@@ -623,6 +623,8 @@ gguf_output gguf_output_copy(const gguf_tensor *tensor)
     output.dims_count = tensor->dims_count;
     memcpy(output.dims, tensor->dims, sizeof output.dims);
     output.data = tensor->data;
+    output.make = NULL;
+    output.context = NULL;
     output.size = gguf_tensor_bytes(tensor);
     return output;
 }
@@ -673,29 +675,85 @@ static bool put_tensor_info(sink *out, const gguf_output *tensor, size_t offset)
     return put_number(out, tensor->type, 4) && put_number(out, offset, 8);
 }
 
-static bool put_file(sink *out, const gguf_file *from, const gguf_output *tensors, size_t count)
+static bool put_tensor(sink *out, const gguf_output *tensor)
+{
+    void *made;
+    bool done;
+
+    if (tensor->data) return put(out, tensor->data, tensor->size);
+    made = malloc(tensor->size);
+    if (!made) {
+        file_write_abandon(&out->file);
+        return fail(out->why, "out of memory");
+    }
+    done = tensor->make(tensor, made, out->why);
+    if (!done) file_write_abandon(&out->file);
+    done = done && put(out, made, tensor->size);
+    free(made);
+    return done;
+}
+
+static bool put_entry(sink *out, const gguf_number *number)
+{
+    size_t length = strlen(number->key);
+    return put_number(out, length, 8) && put(out, number->key, length)
+           && put_number(out, GGUF_U32, 4) && put_number(out, number->value, 4);
+}
+
+/*  Everything else keeps its order; the numbers come last. */
+static bool put_metadata(sink *out, const gguf_file *from, const gguf_number *numbers, size_t count)
+{
+    const unsigned char *at = from->metadata, *end = at + from->metadata_size;
+    size_t i;
+
+    while (at < end) {
+        const unsigned char *stop = end, *next = end;
+        for (i = 0; i < count; i++) {
+            const gguf_value *old = gguf_find_value(from, numbers[i].key);
+            const unsigned char *begin = old ? (const unsigned char *)old->key.bytes - 8 : end;
+            if (begin < at || begin >= stop) continue;
+            stop = begin;
+            next = old->data + old->size;
+        }
+        if (!put(out, at, (size_t)(stop - at))) return false;
+        at = next;
+    }
+    for (i = 0; i < count; i++)
+        if (!put_entry(out, &numbers[i])) return false;
+    return true;
+}
+
+static size_t count_values(const gguf_file *from, const gguf_number *numbers, size_t count)
+{
+    size_t i, values = from->values_count;
+    for (i = 0; i < count; i++) values += !gguf_find_value(from, numbers[i].key);
+    return values;
+}
+
+static bool put_file(sink *out, const gguf_file *from, const gguf_number *numbers,
+                     size_t numbers_count, const gguf_output *tensors, size_t count)
 {
     size_t i, offset = 0;
 
     if (!put(out, "GGUF", 4) || !put_number(out, 3, 4) || !put_number(out, count, 8)) return false;
-    if (!put_number(out, from->values_count, 8)) return false;
-    if (!put(out, from->metadata, from->metadata_size)) return false;
+    if (!put_number(out, count_values(from, numbers, numbers_count), 8)) return false;
+    if (!put_metadata(out, from, numbers, numbers_count)) return false;
     for (i = 0; i < count; i++) {
         if (!put_tensor_info(out, &tensors[i], offset)) return false;
         offset += align_up(tensors[i].size, from->alignment);
     }
     for (i = 0; i < count; i++)
-        if (!put_padding(out, from->alignment) || !put(out, tensors[i].data, tensors[i].size))
-            return false;
+        if (!put_padding(out, from->alignment) || !put_tensor(out, &tensors[i])) return false;
     return put_padding(out, from->alignment);
 }
 
-bool gguf_write(const char *path, const gguf_file *from, const gguf_output *tensors, size_t count,
-                failure *why)
+bool gguf_write(const char *path, const gguf_file *from, const gguf_number *numbers,
+                size_t numbers_count, const gguf_output *tensors, size_t count, failure *why)
 {
     sink out;
     out.written = 0;
     out.why = why;
-    return file_write_begin(&out.file, path, why) && put_file(&out, from, tensors, count)
+    return file_write_begin(&out.file, path, why)
+           && put_file(&out, from, numbers, numbers_count, tensors, count)
            && file_write_end(&out.file, why);
 }

@@ -96,14 +96,23 @@ typedef struct gguf_output {
     gguf_string name;
     uint32_t type, dims_count;
     uint64_t dims[GGUF_MAX_DIMS];
-    const void *data;
+    const void *data;           /* or NULL: */
+    bool (*make)(const struct gguf_output *output, void *bytes, failure *why);
+    const void *context;        /* whatever make() wants to know */
     size_t size;
 } gguf_output;
 
 gguf_output gguf_output_copy(const gguf_tensor *tensor);
 
-/*  Writes `from`'s metadata, unchanged, and these tensors in this order. */
-bool gguf_write(const char *path, const gguf_file *from, const gguf_output *tensors, size_t count,
-                failure *why);
+/*  A number in the metadata, in place of what the original has under that key. */
+typedef struct gguf_number {
+    const char *key;
+    uint32_t value;
+} gguf_number;
+
+/*  Writes `from`'s metadata with these numbers, and these tensors in this order; those to be made are
+    made one by one. */
+bool gguf_write(const char *path, const gguf_file *from, const gguf_number *numbers,
+                size_t numbers_count, const gguf_output *tensors, size_t count, failure *why);
 
 #endif
