@@ -6,11 +6,6 @@
 
 #define SHARD_SIZE ((size_t)5 << 30)
 
-static bool is_rotated(size_t which)
-{
-    return which == LINEAR_Q || which == LINEAR_K;
-}
-
 /* ---- what fits ------------------------------------------------------------------------------- */
 
 /*  The largest common group size that divides every linear's inputs; 0 if there is none. */

@@ -15,6 +15,11 @@ static const struct {
     { "output", "lm_head" }
 };
 
+bool is_rotated(size_t which)
+{
+    return which == LINEAR_Q || which == LINEAR_K;
+}
+
 tensor_name gguf_name(size_t layer, size_t which, const char *suffix)
 {
     tensor_name name;

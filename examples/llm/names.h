@@ -2,6 +2,7 @@
 #ifndef LLM_NAMES_H
 #define LLM_NAMES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /*  Linears that read the same input stand side by side. */
@@ -10,6 +11,9 @@ enum {
     ATTENTION_NORM = LINEARS, FFN_NORM, LAYER_TENSORS,
     EMBEDDING = LAYER_TENSORS, OUTPUT_NORM, HEAD, NAMED_TENSORS
 };
+
+/*  q and k: rotated, and so in another order of rows here and there (rope_order.h). */
+bool is_rotated(size_t which);
 
 typedef struct tensor_name { char text[96]; } tensor_name;
 

@@ -82,11 +82,6 @@ static const number_type *type_of(const safetensors_tensor *tensor, failure *why
     return NULL;
 }
 
-static bool is_rotated(size_t which)
-{
-    return which == LINEAR_Q || which == LINEAR_K;
-}
-
 static bool hf_vector(const model *m, size_t layer_index, size_t which, const char *suffix,
                       size_t length, float **out, failure *why)
 {
