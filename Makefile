@@ -59,10 +59,12 @@ $(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(FORMATS) $(HEA
 	@mkdir -p $(@D)
 	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
 
-$(BUILD)/convert/convert: $(wildcard examples/convert/*.c examples/convert/*.h) $(FORMATS) $(HEADERS)
+CONVERT = $(wildcard examples/convert/*.c) $(addprefix examples/llm/,names.c rope.c rope_order.c hf_config.c)
+
+$(BUILD)/convert/convert: $(CONVERT) $(wildcard examples/convert/*.h examples/llm/*.h) $(FORMATS) $(HEADERS)
 	@$(NEED) cc json
 	@mkdir -p $(@D)
-	$(CC) $(EXAMPLE_CFLAGS) $(wildcard examples/convert/*.c) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
+	$(CC) $(EXAMPLE_CFLAGS) $(CONVERT) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
 
 # ---- tests ---------------------------------------------------------------------------------------
 
