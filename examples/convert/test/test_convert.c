@@ -184,8 +184,8 @@ static void refusals_name_the_rule(void **state)
     } cases[] = {
         { AWQ_GEMM, AWQ_MARLIN, 128, 0, 256, 128, "a zero point is not 8", "layout with zero poi" },
         { AWQ_GEMM, AWQ_GPTQ, 32, 0, 64, 128, "cannot hold a zero point", "gptq_v2, gemm and" },
-        { AWQ_GEMM, AWQ_MARLIN, 128, 0, 64, 128, "out_features is not a multiple", "another layout" },
-        { AWQ_GEMM, AWQ_GEMV_FAST, 32, 0, 64, 96, "in_features is not a multiple", "another layout" },
+        { AWQ_GEMM, AWQ_MARLIN, 128, 0, 64, 128, "out_features is not a multi", "another layout" },
+        { AWQ_GEMM, AWQ_GEMV_FAST, 32, 0, 64, 96, "in_features is not a multi", "another layout" },
         { AWQ_GEMM, AWQ_GEMV, 16, 0, 64, 128, "no such group_size", "another group size" },
         { AWQ_GPTQ_V2, AWQ_GEMM, 64, 0, 64, 96, "no short last group", "another group size" }
     };
@@ -236,7 +236,7 @@ static void bad_values_are_refused(void **state)
 
     assert_done(make("base", &options));
     patch("base", "model.layers.1.self_attn.q_proj.scales", nan, 2);
-    assert_refused(convert("base", "out", &into), "model.layers.1.self_attn.q_proj: a value is NaN");
+    assert_refused(convert("base", "out", &into), "layers.1.self_attn.q_proj: a value is NaN");
     options.layout = AWQ_GPTQ_V2;
     assert_done(make("base", &options));
     patch("base", "model.layers.0.mlp.up_proj.g_idx", one, 1);
@@ -294,6 +294,169 @@ static void exceptions_are_said_in_the_new_words(void **state)
     free(path);
 }
 
+/* ---- GGUF ------------------------------------------------------------------------------------ */
+
+static bool convert_llama(const tiny_options *options, bool allow_rounding, hf_model *model,
+                          char **file)
+{
+    convert_options into = to(options->symmetric ? AWQ_GGML_Q4_0 : AWQ_GGML_Q4_1);
+    char *path = path_of("llama");
+    bool converted;
+
+    into.allow_rounding = allow_rounding;
+    tiny_remove(path);
+    assert_done(tiny_llama(path, options, &why));
+    assert_done(hf_open(model, path, &why));
+    *file = path_of("llama.gguf");
+    unlink(*file);
+    converted = convert_gguf(model, *file, &into, &why);
+    free(path);
+    return converted;
+}
+
+static float half_to_float(const unsigned char *bytes)
+{
+    float number = 0;
+    awq_convert(awq_matrix_view(bytes, AWQ_F16, 1, 1), awq_matrix_view(&number, AWQ_F32, 1, 1));
+    return number;
+}
+
+/*  Element (row, column) of a gemm linear, from AutoAWQ's definition. */
+static float gemm_weight(const awq_foreign *weight, size_t row, size_t column)
+{
+    static const unsigned places[] = { 0, 4, 1, 5, 2, 6, 3, 7 };
+    size_t group = column / (size_t)weight->quant.group_size, words = weight->out_features / 8;
+    const unsigned char *q = (const unsigned char *)weight->weights.data;
+    const unsigned char *z = (const unsigned char *)weight->zeros.data;
+    const unsigned char *s = (const unsigned char *)weight->scales.data;
+    unsigned place = places[row % 8], shift = place % 2 * 4;
+    int integer = q[(column * words + row / 8) * 4 + place / 2] >> shift & 15;
+    int zero = z[(group * words + row / 8) * 4 + place / 2] >> shift & 15;
+
+    return (float)(integer - zero) * half_to_float(s + (group * weight->out_features + row) * 2);
+}
+
+/*  llama.cpp turns rows 2i and 2i + 1 of a head together, Hugging Face i and i + 16. */
+static size_t hf_row(size_t row, bool rotated)
+{
+    size_t within = row % 32;
+    return rotated ? row - within + within / 2 + within % 2 * 16 : row;
+}
+
+/*  Of layer 0. */
+static void assert_same_weights(const gguf_file *gguf, const hf_model *model, const char *there,
+                                const char *here, bool rotated)
+{
+    char *gguf_name = join("blk.0.", there, ".weight"), *hf_name = join("model.layers.0.", here, "");
+    const gguf_tensor *tensor = gguf_find_tensor(gguf, gguf_name);
+    const hf_linear *linear = hf_find_linear(model, hf_name);
+    float row[128];
+    size_t r, c;
+
+    free(gguf_name);
+    free(hf_name);
+    assert_non_null(tensor);
+    assert_int_equal(tensor->type, linear->weight.quant.symmetric ? GGUF_Q4_0 : GGUF_Q4_1);
+    assert_int_equal(tensor->rows, linear->weight.out_features);
+    assert_int_equal(tensor->columns, linear->weight.in_features);
+    for (r = 0; r < tensor->rows; r++) {
+        gguf_row_to_f32(tensor, r, row);
+        for (c = 0; c < tensor->columns; c++) {
+            float expected = gemm_weight(&linear->weight, hf_row(r, rotated), c);
+            float off = row[c] - expected;              /* the minimum has 11 bits */
+            assert_true((off < 0 ? -off : off) <= 15 * 0.0157f / 2048);
+        }
+    }
+}
+
+static void a_llama_becomes_a_gguf_file(void **state)
+{
+    tiny_options options = tiny_default();
+    gguf_string text;
+    gguf_file gguf;
+    hf_model model;
+    size_t number, i;
+    double real;
+    float row[128];
+    const unsigned char *bias;
+    char *file;
+    (void)state;
+
+    assert_done(convert_llama(&options, true, &model, &file));
+    assert_done(gguf_open(&gguf, file, &why));
+    assert_same_weights(&gguf, &model, "attn_q", "self_attn.q_proj", true);
+    assert_same_weights(&gguf, &model, "attn_k", "self_attn.k_proj", true);
+    assert_same_weights(&gguf, &model, "attn_v", "self_attn.v_proj", false);
+    assert_same_weights(&gguf, &model, "ffn_gate", "mlp.gate_proj", false);
+    gguf_row_to_f32(gguf_find_tensor(&gguf, "blk.0.attn_k.bias"), 0, row);
+    bias = hf_find_tensor(&model, "model.layers.0.self_attn.k_proj.bias")->data;
+    for (i = 0; i < 32; i++) assert_true(row[i] == half_to_float(bias + 2 * hf_row(i, true)));
+    assert_int_equal(gguf_find_tensor(&gguf, "blk.0.ffn_down.weight")->type, GGUF_F16);
+    assert_int_equal(gguf_find_tensor(&gguf, "output.weight")->type, GGUF_BF16);
+    assert_int_equal(gguf_find_tensor(&gguf, "blk.0.attn_norm.weight")->type, GGUF_F32);
+    assert_int_equal(gguf.tensors_count, 7 + 1 + 2 + 3);
+    assert_true(gguf_get_size(&gguf, "llama.context_length", &number) && number == 77);
+    assert_true(gguf_get_size(&gguf, "llama.attention.head_count_kv", &number) && number == 1);
+    assert_true(gguf_get_size(&gguf, "tokenizer.ggml.eos_token_id", &number) && number == 3);
+    assert_true(gguf_get_double(&gguf, "llama.rope.freq_base", &real) && real == 5e4);
+    assert_true(gguf_get_string(&gguf, "tokenizer.ggml.pre", &text) && gguf_string_is(text, "gpt-2"));
+    assert_int_equal(gguf_find_value(&gguf, "tokenizer.ggml.tokens")->count, 5);
+    assert_int_equal(gguf_find_value(&gguf, "tokenizer.ggml.merges")->count, 1);
+    gguf_close(&gguf);
+    hf_close(&model);
+    free(file);
+}
+
+static void gguf_files_round_only_with_leave(void **state)
+{
+    tiny_options options = tiny_default();
+    hf_model model;
+    char *file;
+    (void)state;
+
+    assert_refused(convert_llama(&options, false, &model, &file), "may not round it");
+    assert_non_null(strstr(why.text, "--allow-rounding"));
+    assert_int_equal(tiny_count(folder, "llama.gguf"), 0);
+    hf_close(&model);
+    free(file);
+}
+
+static void other_models_become_no_gguf_file(void **state)
+{
+    static const struct { const char *key, *json, *said; } cases[] = {
+        { "model_type", "\"gpt2\"", "model_type \"gpt2\"" },
+        { "num_hidden_layers", "1000000000", "promises 1000000000 layers" },
+        { "num_hidden_layers", "2", "no tensor \"model.layers.1.input_layernorm.weight\"" },
+        { "vocab_size", "6", "promises 6 tokens" },
+        { "hidden_size", "65", "is not what config.json promises" },
+        { "num_key_value_heads", "2", "self_attn.k_proj.bias is not what config.json promises" },
+        { "intermediate_size", "96", "mlp.gate_proj is not what config.json promises" },
+        { "max_position_embeddings", "4294967296", "4294967296 positions are too many" }
+    };
+    tiny_options options = tiny_default();
+    convert_options into = to(AWQ_GGML_Q4_1);
+    hf_model model;
+    size_t i;
+    char *file;
+    (void)state;
+
+    into.allow_rounding = true;
+    assert_done(convert_llama(&options, true, &model, &file));
+    unlink(file);
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        json_t *config = json_deep_copy(model.config), *right = model.config;
+        json_object_set_new(config, cases[i].key,
+                            json_loads(cases[i].json, JSON_DECODE_ANY, NULL));
+        model.config = config;
+        assert_refused(convert_gguf(&model, file, &into, &why), cases[i].said);
+        model.config = right;
+        json_decref(config);
+        assert_int_equal(tiny_count(folder, "llama.gguf"), 0);
+    }
+    hf_close(&model);
+    free(file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -306,7 +469,10 @@ int main(void)
         cmocka_unit_test(bad_values_are_refused),
         cmocka_unit_test(an_interrupted_conversion_leaves_nothing),
         cmocka_unit_test(nothing_to_convert_is_said),
-        cmocka_unit_test(exceptions_are_said_in_the_new_words)
+        cmocka_unit_test(exceptions_are_said_in_the_new_words),
+        cmocka_unit_test(a_llama_becomes_a_gguf_file),
+        cmocka_unit_test(gguf_files_round_only_with_leave),
+        cmocka_unit_test(other_models_become_no_gguf_file)
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -71,8 +71,10 @@ static void crooked_headers_are_refused(void **state)
         { "{" ENTRY("a", "F32", "[1]", 4, 8) "}", 4, "beyond the end" },
         { "{" ENTRY("a", "F32", "[1]", 0, 9223372036854775807) "}", 4, "beyond the end" },
         { "{" ENTRY("a", "F32", "[2]", 0, 4) "}", 4, "is F32 [2] of 8 bytes" },
-        { "{" ENTRY("a", "F32", "[1]", 0, 4) "," ENTRY("b", "F32", "[1]", 2, 6) "}", 6, "overlaps" },
-        { "{" ENTRY("a", "F32", "[1]", 0, 4) "," ENTRY("b", "F32", "[1]", 0, 4) "}", 4, "overlaps" },
+        { "{" ENTRY("a", "F32", "[1]", 0, 4) "," ENTRY("b", "F32", "[1]", 2, 6) "}", 6,
+          "overlaps" },
+        { "{" ENTRY("a", "F32", "[1]", 0, 4) "," ENTRY("b", "F32", "[1]", 0, 4) "}", 4,
+          "overlaps" },
         { "{" ENTRY("a", "F32", "[1]", 0, 4) "," ENTRY("b", "F32", "[1]", 6, 10) "}", 10,
           "begins after bytes of no tensor" },
         { "{" ENTRY("a", "F32", "[1]", 4, 8) "}", 8, "begins after bytes of no tensor" },
@@ -125,8 +127,8 @@ static void deep_json_is_refused(void **state)
 
 static void truncated_safetensors_are_refused(void **state)
 {
-    static const char header[] = "{" ENTRY("a", "F32", "[2]", 0, 8) "," ENTRY("b", "I8", "[3]", 8, 11)
-                                 "}";
+    static const char header[] = "{" ENTRY("a", "F32", "[2]", 0, 8) ","
+                                 ENTRY("b", "I8", "[3]", 8, 11) "}";
     safetensors_file file;
     size_t size, length;
     unsigned char *bytes = tiny_safetensors(header, 11, &size);
@@ -195,9 +197,10 @@ static void nothing_is_written_of_a_wrong_list(void **state)
     assert_refused(safetensors_write_begin(&writer, path, tensors, 2, &why), "no name");
     tensors[1] = safetensors_describe("huge", SAFETENSORS_F32, 2, SIZE_MAX / 2, 3);
     assert_refused(safetensors_write_begin(&writer, path, tensors, 2, &why), "impossible shape");
-    tensors[1] = safetensors_describe("large", SAFETENSORS_F32, 2, (size_t)1 << 28, (size_t)1 << 28);
+    tensors[1] = safetensors_describe("large", SAFETENSORS_F32, 2, (size_t)1 << 28,
+                                      (size_t)1 << 28);
     assert_refused(safetensors_write_begin(&writer, path, tensors, 2, &why), "cannot write");
-    assert_refused(safetensors_write_begin(&writer, folder, tensors, 1, &why), "not a regular file");
+    assert_refused(safetensors_write_begin(&writer, folder, tensors, 1, &why), "not a regular");
     assert_refused(safetensors_write_begin(&writer, "/nonexistent/x", tensors, 1, &why),
                    "cannot write");
     assert_int_equal(tiny_count(folder, "wrong"), 0);
@@ -430,7 +433,7 @@ static void crooked_linears_are_refused(void **state)
         { "\"I32\",\"shape\":[1024]", ZEROS, SCALES, NULL, NULL, "expected is a matrix" },
         { "\"I32\",\"shape\":[0,8]", ZEROS, SCALES, NULL, NULL, "shapes do not agree" },
         { "\"I32\",\"shape\":[120,8]", ZEROS, SCALES, NULL, NULL, "in_features 120" },
-        { "\"I32\",\"shape\":[128,7]", ZEROS, SCALES, NULL, NULL, "out_features is not a multiple" },
+        { "\"I32\",\"shape\":[128,7]", ZEROS, SCALES, NULL, NULL, "out_features is not a mult" },
         { INTEGERS, "\"I32\",\"shape\":[4,9]", SCALES, NULL, NULL, "qzeros\" is I32 [4, 9]; exp" },
         { INTEGERS, "\"I16\",\"shape\":[4,8]", SCALES, NULL, NULL, "qzeros\" is I16 [4, 8]" },
         { INTEGERS, ZEROS, "\"I16\",\"shape\":[4,64]", NULL, NULL, "is F16, BF16 or F32" },
@@ -523,8 +526,8 @@ static void crooked_indices_are_refused(void **state)
         { "{\"weight_map\": {\"odd\": \"..\\\\x.safetensors\"}}", "no name of a .safetensors" },
         { "{\"weight_map\": {\"odd\": \".safetensors\"}}", "no name of a .safetensors" },
         { "{\"weight_map\": {\"odd\": \"config.json\"}}", "no name of a .safetensors" },
-        { "{\"weight_map\": {\"odd\": \"absent.safetensors\"}}", "absent.safetensors: cannot open" },
-        { "{\"weight_map\": {\"new\": \"model.safetensors\"}}", "is not in model.safetensors, where" },
+        { "{\"weight_map\": {\"odd\": \"absent.safetensors\"}}", "absent.safetensors: cannot op" },
+        { "{\"weight_map\": {\"new\": \"model.safetensors\"}}", "is not in model.safetensors, w" },
         { "{\"weight_map\": {\"odd\": \"model.safetensors\", \"l\": \"copy.safetensors\"}}",
           "\"l\" is not in copy.safetensors" },
         { "{\"weight_map\": {\"odd\": \"model.safetensors\", \"model.norm.weight\": "
