@@ -23,6 +23,9 @@ extern volatile sig_atomic_t convert_interrupted;
 /*  Writes the directory `path`: weights in the new layout, everything else as it was. */
 bool convert_directory(const hf_model *model, const char *path, const convert_options *options,
                        failure *why);
+/*  Writes the file `path` for llama.cpp: the layout is AWQ_GGML_Q4_0 or Q4_1. Llamas only. */
+bool convert_gguf(const hf_model *model, const char *path, const convert_options *options,
+                  failure *why);
 /*  Reads every quantized value of a model, as a conversion would. */
 bool convert_check(const hf_model *model, size_t threads, failure *why);
 

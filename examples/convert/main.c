@@ -5,10 +5,10 @@ static const char usage[] =
     "usage: convert INPUT --list\n"
     "       convert INPUT OUTPUT --to LAYOUT [options]\n"
     "INPUT is a Hugging Face directory of 4-bit weights (AWQ, GPTQ, compressed-tensors) or, to\n"
-    "list, a GGUF file; OUTPUT is a new directory.\n\n"
+    "list, a GGUF file; OUTPUT is a new directory, or for q4_1 and q4_0 a GGUF file.\n\n"
     "  --list             every linear with its layout, shape and group size, all values checked\n"
     "  --to LAYOUT        gemm, gemv, gemv_fast, marlin, awq_marlin, gptq, gptq_v2 or\n"
-    "                     compressed-tensors\n"
+    "                     compressed-tensors; q4_1, q4_0: a GGUF file for llama.cpp\n"
     "  --group N          of the output (that of the input); finer is always exact\n"
     "  --allow-rounding   round what the layout cannot hold, instead of refusing\n"
     "  --shard MB         size of the files of the output (5000)\n"
@@ -35,13 +35,19 @@ static bool read_number(const char *option, const char *text, long least, long m
     return true;
 }
 
+static bool is_gguf(awq_layout layout)
+{
+    return layout == AWQ_GGML_Q4_0 || layout == AWQ_GGML_Q4_1;
+}
+
 static bool read_layout(const char *name, awq_layout *out, failure *why)
 {
     int layout;
 
     if (!name) return fail(why, "--to needs a layout; --help lists them");
-    for (layout = AWQ_GEMM; layout <= AWQ_COMPRESSED; layout++)
-        if (strcmp(awq_layout_rules_of((awq_layout)layout).name, name) == 0) {
+    for (layout = AWQ_GEMM; layout < AWQ_LAYOUT_END; layout++)
+        if ((layout <= AWQ_COMPRESSED || is_gguf((awq_layout)layout))
+            && strcmp(awq_layout_rules_of((awq_layout)layout).name, name) == 0) {
             *out = (awq_layout)layout;
             return true;
         }
@@ -126,8 +132,10 @@ static bool run_on_directory(const settings *set, failure *why)
     bool done;
 
     if (!hf_open(&model, set->input, why)) return false;
-    done = set->list ? list_directory(&model, set->convert.threads, why)
-                     : convert_directory(&model, set->output, &set->convert, why);
+    if (set->list) done = list_directory(&model, set->convert.threads, why);
+    else if (is_gguf(set->convert.layout))
+        done = convert_gguf(&model, set->output, &set->convert, why);
+    else done = convert_directory(&model, set->output, &set->convert, why);
     hf_close(&model);
     return done;
 }

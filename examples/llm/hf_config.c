@@ -94,6 +94,22 @@ bool hf_config_read(const json_t *config, model *m, size_t *rows, failure *why)
     return read_rope(config, m, why);
 }
 
+static uint32_t read_id(const json_t *value, size_t count)
+{
+    size_t id;
+    return json_get_size(value, &id) && id < count ? (uint32_t)id : NO_TOKEN;
+}
+
+void hf_config_read_ids(const json_t *config, vocabulary *words)
+{
+    const json_t *end = json_object_get(config, "eos_token_id");
+    const json_t *begin = json_object_get(config, "bos_token_id");
+
+    words->eos = read_id(json_is_array(end) ? json_array_get(end, 0) : end, words->tokens_count);
+    words->eot = read_id(json_array_get(end, 1), words->tokens_count);
+    if (words->bos == NO_TOKEN) words->bos = read_id(begin, words->tokens_count);
+}
+
 /* ---- writing --------------------------------------------------------------------------------- */
 
 bool hf_config_check(const model *m, failure *why)

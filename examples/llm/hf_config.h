@@ -7,6 +7,9 @@
 /*  Fills in sizes, rope, epsilon and whether the head is tied. *rows: of the embedding. */
 bool hf_config_read(const json_t *config, model *m, size_t *rows, failure *why);
 
+/*  Where a text begins and ends; the end is a number, or an array of them. */
+void hf_config_read_ids(const json_t *config, vocabulary *words);
+
 /*  What HF's Llama cannot express is refused: partial rope, rope factors of no published model. */
 bool hf_config_check(const model *m, failure *why);
 /*  HF's Llama has biases in all linears of attention, or of the ffn, or in none of them. */

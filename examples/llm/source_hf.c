@@ -25,24 +25,6 @@ static bool reserve_packed(model *m, failure *why)
     return m->imported ? true : fail(why, "out of memory");
 }
 
-static uint32_t token_id(const json_t *value, size_t count)
-{
-    size_t id;
-    return json_get_size(value, &id) && id < count ? (uint32_t)id : NO_TOKEN;
-}
-
-/*  The end is a number, or an array of them. */
-static void read_ids(model *m)
-{
-    const json_t *end = json_object_get(m->hf.config, "eos_token_id");
-    const json_t *begin = json_object_get(m->hf.config, "bos_token_id");
-    size_t count = m->words.tokens_count;
-
-    m->words.eos = token_id(json_is_array(end) ? json_array_get(end, 0) : end, count);
-    m->words.eot = token_id(json_array_get(end, 1), count);
-    if (m->words.bos == NO_TOKEN) m->words.bos = token_id(begin, count);
-}
-
 static bool describe_hf(model *m, failure *why)
 {
     const char *slash = strrchr(m->hf.path, '/');
@@ -54,7 +36,7 @@ static bool describe_hf(model *m, failure *why)
         return fail(why, "config.json promises %zu layers, but only %zu linears are AWQ",
                     m->layers_count, m->hf.linears_count);
     if (!tokenizer_json_read(&m->words, m->hf.path, rows, why)) return false;
-    read_ids(m);
+    hf_config_read_ids(m->hf.config, &m->words);
     return reserve_packed(m, why);
 }
 

@@ -29,6 +29,7 @@ found() {
         lld-19)    command -v wasm-ld-19 ;;
         wabt)      command -v wasm-interp ;;
         wasi-libc) ls /usr/include/wasm32-wasi/stdlib.h /usr/lib/llvm-19/lib/clang/19/lib/wasi ;;
+        fuzzer)    ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a ;;
         venv)      python3 -c 'import ensurepip, venv' ;;
         *)         command -v "$1" ;;
     esac >/dev/null 2>&1
@@ -52,6 +53,7 @@ package() {
         wasi-libc) echo wasi-libc libclang-rt-19-dev-wasm32 ;;
         qemu-aarch64|qemu-arm|qemu-riscv64|qemu-s390x|qemu-x86_64)
                    echo qemu-user ;;
+        fuzzer)    echo clang libclang-rt-dev ;;
         node)      echo nodejs ;;
         venv)      echo python3-venv ;;
         *)         echo "$1" ;;

@@ -3,11 +3,13 @@
 
 #include <dirent.h>
 
-enum { LINEARS = 3, OTHERS = 4, PARTS = LINEARS * HF_MAX_PARTS + OTHERS };
+#define MOST 64                     /* tensors of a model */
 
-static const char *const names[LINEARS] = { "model.layers.0.mlp.up_proj",
-                                            "model.layers.0.self_attn.q_proj",
-                                            "model.layers.1.self_attn.q_proj" };
+/*  A quantized linear, or with out = 0 the end of a list. */
+typedef struct tiny_linear {
+    const char *name;
+    size_t out, in;
+} tiny_linear;
 
 tiny_options tiny_default(void)
 {
@@ -23,10 +25,11 @@ static uint32_t random_bits(void)
 }
 
 /*  Random integers, zero points and scales, packed; NULL if awq.h refuses. */
-static void *random_weights(const tiny_options *options, awq_quant quant, awq_packed *packed)
+static void *random_weights(const tiny_options *options, awq_quant quant, size_t out, size_t in,
+                            awq_packed *packed)
 {
-    size_t out = options->out_features, in = options->in_features, i;
-    size_t groups = awq_group_count(in, quant.group_size), size = awq_packed_size(quant, out, in);
+    size_t i, groups = awq_group_count(in, quant.group_size);
+    size_t size = awq_packed_size(quant, out, in);
     awq_kernels kernels = awq_kernels_portable();
     uint8_t *q = malloc(out * in), *zeros = malloc(out * groups);
     uint16_t *scales = malloc(out * groups * sizeof *scales);
@@ -68,75 +71,150 @@ static bool fill(const tiny_options *options, awq_foreign *weight, failure *why)
     void *memory;
 
     quant.group_size = options->group_size;
-    memory = random_weights(options, quant, &packed);
+    memory = random_weights(options, quant, weight->out_features, weight->in_features, &packed);
     if (!memory) return fail(why, "no random weights");
-    status = awq_export(&kernels, &packed, weight, 0, 0, options->out_features, NULL);
+    status = awq_export(&kernels, &packed, weight, 0, 0, weight->out_features, NULL);
     free(memory);
     return status == AWQ_OK || fail(why, "%s", awq_status_string(status));
 }
 
-static bool write_config(hf_writer *writer, const tiny_options *options, failure *why)
+/*  Takes the config, and adds what says how the weights are quantized. */
+static bool write_config(hf_writer *writer, const tiny_options *options, json_t *config,
+                         failure *why)
 {
     awq_quant quant = { 4, 0, 0, AWQ_F16 };
-    json_t *config;
     bool written;
 
     quant.group_size = options->group_size;
     quant.symmetric = options->symmetric;
-    config = json_pack("{s:i, s:f, s:b, s:o}", "hidden_size", 128, "rms_norm_eps", 1e-5,
-                       "tie_word_embeddings", 1, "quantization_config",
-                       hf_quantization_config(options->layout, quant, NULL));
-    written = hf_write_json(writer, "config.json", config, why)
-              && hf_write_bytes(writer, "tokenizer.json", "{}", 2, why);
+    json_object_set_new(config, "quantization_config",
+                        hf_quantization_config(options->layout, quant, NULL));
+    written = hf_write_json(writer, "config.json", config, why);
     json_decref(config);
     return written;
 }
 
-static bool describe(const tiny_options *options, awq_foreign *weights, safetensors_tensor *tensors,
-                     size_t *first, size_t *count, failure *why)
+typedef struct tiny_plan {
+    awq_foreign weights[MOST];
+    safetensors_tensor tensors[MOST];
+    size_t first[MOST], linears, parts, count;
+} tiny_plan;
+
+static bool describe(tiny_plan *plan, const tiny_options *options, const tiny_linear *linears,
+                     failure *why)
 {
     awq_quant quant = { 4, 0, 0, AWQ_F16 };
-    size_t i;
 
+    memset(plan, 0, sizeof *plan);
     quant.group_size = options->group_size;
     quant.symmetric = options->symmetric;
-    for (*count = i = 0; i < LINEARS; i++) {
-        awq_status status = awq_foreign_init(&weights[i], options->layout, quant,
-                                             options->out_features, options->in_features);
-        if (status != AWQ_OK) return hf_refuse(names[i], &weights[i], status, NULL, why);
-        first[i] = *count;
-        *count += hf_describe(&weights[i], names[i], tensors + *count);
+    for (; linears->out; linears++) {
+        awq_foreign *weight = &plan->weights[plan->linears];
+        awq_status status = awq_foreign_init(weight, options->layout, quant, linears->out,
+                                             linears->in);
+        if (status != AWQ_OK) return hf_refuse(linears->name, weight, status, NULL, why);
+        plan->first[plan->linears++] = plan->count;
+        plan->count += hf_describe(weight, linears->name, plan->tensors + plan->count);
     }
-    first[LINEARS] = *count;
+    plan->first[plan->linears] = plan->parts = plan->count;
     return true;
+}
+
+/*  Small numbers of the tensor's dtype: bytes for others than floats. */
+static void fill_other(safetensors_tensor *tensor)
+{
+    static const unsigned char ones[][4] = { { 0, 0, 0x80, 0x3f }, { 0, 0x3c }, { 0x80, 0x3f } };
+    size_t dtype = tensor->dtype == SAFETENSORS_F32 ? 0 : tensor->dtype == SAFETENSORS_F16 ? 1 : 2;
+    size_t width = dtype == 0 ? 4 : 2, i;
+
+    if (tensor->dtype == SAFETENSORS_U8) width = 1;
+    for (i = 0; i < tensor->size; i++) tensor->data[i] = ones[dtype][i % width];
+    for (i = 0; i < tensor->size; i += width) tensor->data[i] = (unsigned char)random_bits();
+}
+
+static bool write_model(const char *path, tiny_plan *plan, const tiny_options *options,
+                        json_t *config, const char *tokenizer, failure *why)
+{
+    hf_writer writer;
+    bool written;
+    size_t i;
+
+    if (!hf_write_begin(&writer, path, plan->tensors, plan->count, options->shard_size, why))
+        return false;
+    for (i = plan->parts; i < plan->count; i++) fill_other(&plan->tensors[i]);
+    for (written = true, i = 0; written && i < plan->linears; i++) {
+        hf_attach(&plan->weights[i], plan->tensors + plan->first[i],
+                  plan->first[i + 1] - plan->first[i]);
+        written = fill(options, &plan->weights[i], why);
+    }
+    written = written && write_config(&writer, options, config, why)
+              && hf_write_bytes(&writer, "tokenizer.json", tokenizer, strlen(tokenizer), why)
+              && hf_write_end(&writer, why);
+    if (!written) hf_write_abandon(&writer);
+    for (i = 0; i < plan->parts; i++) free((char *)(uintptr_t)plan->tensors[i].name);
+    return written;
+}
+
+static void add(tiny_plan *plan, const char *name, safetensors_dtype dtype, size_t rank, size_t rows,
+                size_t columns)
+{
+    plan->tensors[plan->count++] = safetensors_describe(name, dtype, rank, rows, columns);
 }
 
 bool tiny_model(const char *path, const tiny_options *options, failure *why)
 {
-    safetensors_tensor tensors[PARTS];
-    awq_foreign weights[LINEARS];
-    size_t first[LINEARS + 1] = { 0 }, count = 0, i, j;
-    hf_writer writer;
-    bool written = false;
+    size_t out = options->out_features, in = options->in_features;
+    tiny_linear linears[] = { { "model.layers.0.mlp.up_proj", 0, 0 },
+                              { "model.layers.0.self_attn.q_proj", 0, 0 },
+                              { "model.layers.1.self_attn.q_proj", 0, 0 }, { NULL, 0, 0 } };
+    static tiny_plan plan;
+    size_t i;
 
-    if (!describe(options, weights, tensors, first, &count, why)) return false;
-    tensors[count++] = safetensors_describe("model.layers.0.mlp.up_proj.bias", SAFETENSORS_F16, 1,
-                                            options->out_features, 0);
-    tensors[count++] = safetensors_describe("model.norm.weight", SAFETENSORS_F32, 1, 5, 0);
-    tensors[count++] = safetensors_describe("model.embed_tokens.weight", SAFETENSORS_BF16, 2, 7, 3);
-    tensors[count++] = safetensors_describe("odd", SAFETENSORS_U8, 1, 3, 0);
-    if (hf_write_begin(&writer, path, tensors, count, options->shard_size, why)) {
-        for (i = first[LINEARS]; i < count; i++)
-            for (j = 0; j < tensors[i].size; j++) tensors[i].data[j] = (unsigned char)(i + j);
-        for (written = true, i = 0; written && i < LINEARS; i++) {
-            hf_attach(&weights[i], tensors + first[i], first[i + 1] - first[i]);
-            written = fill(options, &weights[i], why);
-        }
-        written = written && write_config(&writer, options, why) && hf_write_end(&writer, why);
-        if (!written) hf_write_abandon(&writer);
+    for (i = 0; i < 3; i++) {
+        linears[i].out = out;
+        linears[i].in = in;
     }
-    for (i = 0; i < first[LINEARS]; i++) free((char *)(uintptr_t)tensors[i].name);
-    return written;
+    if (!describe(&plan, options, linears, why)) return false;
+    add(&plan, "model.layers.0.mlp.up_proj.bias", SAFETENSORS_F16, 1, out, 0);
+    add(&plan, "model.norm.weight", SAFETENSORS_F32, 1, 5, 0);
+    add(&plan, "model.embed_tokens.weight", SAFETENSORS_BF16, 2, 7, 3);
+    add(&plan, "odd", SAFETENSORS_U8, 1, 3, 0);
+    return write_model(path, &plan, options,
+                       json_pack("{s:i, s:f, s:b}", "hidden_size", 128, "rms_norm_eps", 1e-5,
+                                 "tie_word_embeddings", 1), "{}", why);
+}
+
+bool tiny_llama(const char *path, const tiny_options *options, failure *why)
+{
+    static const tiny_linear linears[] = {
+        { "model.layers.0.self_attn.q_proj", 64, 64 }, { "model.layers.0.self_attn.k_proj", 32, 64 },
+        { "model.layers.0.self_attn.v_proj", 32, 64 }, { "model.layers.0.self_attn.o_proj", 64, 64 },
+        { "model.layers.0.mlp.gate_proj", 128, 64 }, { "model.layers.0.mlp.up_proj", 128, 64 },
+        { NULL, 0, 0 }
+    };
+    static const char tokenizer[] =
+        "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": "
+        "[\"a b\"]}, \"added_tokens\": [{\"id\": 3, \"content\": \"<s>\", \"special\": true}], "
+        "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, "
+        "\"trim_offsets\": true, \"use_regex\": true}}";
+    static tiny_plan plan;
+
+    if (!describe(&plan, options, linears, why)) return false;
+    add(&plan, "model.layers.0.mlp.down_proj.weight", SAFETENSORS_F16, 2, 64, 128);
+    add(&plan, "model.layers.0.self_attn.k_proj.bias", SAFETENSORS_F16, 1, 32, 0);
+    add(&plan, "model.layers.0.input_layernorm.weight", SAFETENSORS_BF16, 1, 64, 0);
+    add(&plan, "model.layers.0.post_attention_layernorm.weight", SAFETENSORS_F32, 1, 64, 0);
+    add(&plan, "model.norm.weight", SAFETENSORS_F16, 1, 64, 0);
+    add(&plan, "model.embed_tokens.weight", SAFETENSORS_F16, 2, 5, 64);
+    add(&plan, "lm_head.weight", SAFETENSORS_BF16, 2, 5, 64);
+    return write_model(path, &plan, options,
+                       json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:i, s:i}",
+                                 "model_type", "llama", "hidden_size", 64, "intermediate_size", 128,
+                                 "num_hidden_layers", 1, "num_attention_heads", 2,
+                                 "num_key_value_heads", 1, "vocab_size", 5, "rms_norm_eps", 1e-5,
+                                 "rope_theta", 5e4, "tie_word_embeddings", 0,
+                                 "max_position_embeddings", 77, "eos_token_id", 3),
+                       tokenizer, why);
 }
 
 bool tiny_text(const char *folder, const char *name, const char *text, failure *why)

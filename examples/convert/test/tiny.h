@@ -18,7 +18,11 @@ tiny_options tiny_default(void);
 /*  Writes a directory with three quantized linears (one with a bias) and three other tensors. */
 bool tiny_model(const char *path, const tiny_options *options, failure *why);
 
-/*  A whole file by printf, for configs and crooked headers. */
+/*  A Llama of one layer: heads of 32, vocabulary of 5; down_proj, embedding and head are not
+    quantized, k_proj has a bias. Shapes in options do not matter. */
+bool tiny_llama(const char *path, const tiny_options *options, failure *why);
+
+/*  A whole file, for configs. */
 bool tiny_text(const char *folder, const char *name, const char *text, failure *why);
 
 /*  A safetensors file: this header, with its length before and zero bytes behind. *size: of all. */
