@@ -4,12 +4,14 @@
     pip install numpy safetensors tokenizers
     build/llm/llm MODEL.gguf --group 64 --export-hf DIR --save SAVED.gguf
     build/llm/llm SAVED.gguf --ids --text TEXT > IDS
-    python3 examples/llm/check_hf_export.py DIR SAVED.gguf [IDS TEXT]
+    python3 examples/llm/check_hf_export.py DIR SAVED.gguf [IDS TEXT [PERPLEXITY]]
 
 Tensors come from the safetensors package; AutoAWQ's "gemm" layout, its dequantize formula, the rows
 of rotated heads and awq.h's packed bytes are read here by code of their own. Integers, scales and
 zeros of every linear must be identical, norms and biases too. With IDS, the tokenizers package must
-cut TEXT into the same tokens. Ends with status 77 where numpy or safetensors is not installed.
+cut TEXT into the same tokens. With PERPLEXITY, as llm prints it for DIR, a forward pass written here
+after Hugging Face's conventions must give it within 0.1 %. Ends with status 77 where numpy or
+safetensors is not installed.
 """
 import json
 import os
@@ -28,6 +30,7 @@ except ImportError as missing:
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
          "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
          "mlp.down_proj": "ffn_down"}
+WINDOW = 512
 NORMS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
 
 
@@ -153,14 +156,94 @@ def compare(path, saved_path):
           f"{directory.quantization['group_size']}")
 
 
-def compare_tokens(path, ids_path, text_path):
+# ---- the forward pass, as Hugging Face defines it ------------------------------------------------
+
+class Llama:
+    def __init__(self, directory):
+        config = directory.config
+        assert config["rope_scaling"] is None, "rope scaling is not computed here"
+        self.epsilon = config["rms_norm_eps"]
+        self.head_dim = config["head_dim"]
+        self.shared = config["num_attention_heads"] // config["num_key_value_heads"]
+        half = np.arange(0, self.head_dim, 2) / self.head_dim
+        self.frequencies = np.tile(config["rope_theta"] ** -half, 2)
+        self.layers = [self.layer(directory, index) for index in range(config["num_hidden_layers"])]
+        self.norm = directory.tensor("model.norm.weight").astype(np.float32)
+        self.embedding = directory.tensor("model.embed_tokens.weight").astype(np.float32)
+        tied = config["tie_word_embeddings"]
+        self.head = self.embedding if tied else directory.tensor("lm_head.weight").astype(np.float32)
+
+    @staticmethod
+    def layer(directory, index):
+        found = {}
+        for name in NAMES:
+            full = f"model.layers.{index}.{name}"
+            bias = directory.tensor(full + ".bias") if full + ".bias" in directory.where else 0
+            found[name.split(".")[1]] = directory.dequantize(full), np.float32(bias)
+        for name in NORMS:
+            found[name] = directory.tensor(f"model.layers.{index}.{name}.weight").astype(np.float32)
+        return found
+
+    def normed(self, x, weight):
+        return x / np.sqrt((x * x).mean(axis=1, keepdims=True) + self.epsilon) * weight
+
+    def rotated(self, x):
+        """[tokens][heads][head_dim]; channel i turns with channel i + head_dim / 2"""
+        angles = np.outer(np.arange(len(x)), self.frequencies)[:, None]
+        half = self.head_dim // 2
+        turned = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
+        return (x * np.cos(angles) + turned * np.sin(angles)).astype(np.float32)
+
+    def attention(self, layer, x):
+        q, k, v = ((x @ layer[name][0].T + layer[name][1]).reshape(len(x), -1, self.head_dim)
+                   for name in ("q_proj", "k_proj", "v_proj"))
+        q = self.rotated(q).swapaxes(0, 1)
+        k = self.rotated(k).swapaxes(0, 1).repeat(self.shared, axis=0)
+        v = v.swapaxes(0, 1).repeat(self.shared, axis=0)
+        scores = q @ k.swapaxes(1, 2) / np.float32(np.sqrt(self.head_dim))
+        scores += np.triu(np.full(scores.shape[1:], -np.inf, np.float32), 1)
+        scores = np.exp(scores - scores.max(axis=2, keepdims=True))
+        out = scores / scores.sum(axis=2, keepdims=True) @ v
+        return out.swapaxes(0, 1).reshape(len(x), -1) @ layer["o_proj"][0].T + layer["o_proj"][1]
+
+    @staticmethod
+    def mlp(layer, x):
+        gate, up = (x @ layer[name][0].T + layer[name][1] for name in ("gate_proj", "up_proj"))
+        return gate / (1 + np.exp(-gate)) * up @ layer["down_proj"][0].T + layer["down_proj"][1]
+
+    def logits(self, ids):
+        x = self.embedding[ids]
+        for layer in self.layers:
+            x = x + self.attention(layer, self.normed(x, layer["input_layernorm"]))
+            x = x + self.mlp(layer, self.normed(x, layer["post_attention_layernorm"]))
+        return self.normed(x, self.norm) @ self.head.T
+
+    def perplexity(self, ids):
+        total, scored = 0.0, 0
+        for start in range(0, len(ids) - WINDOW + 1, WINDOW):
+            window = np.array(ids[start:start + WINDOW])
+            logits = self.logits(window)[:-1].astype(np.float64)
+            logits -= logits.max(axis=1, keepdims=True)
+            chosen = logits[np.arange(WINDOW - 1), window[1:]]
+            total += (np.log(np.exp(logits).sum(axis=1)) - chosen).sum()
+            scored += WINDOW - 1
+        return np.exp(total / scored)
+
+
+def compare_perplexity(path, ids, expected):
+    found = Llama(Directory(path)).perplexity(ids)
+    print(f"perplexity {found:.4f}, llm says {expected:.4f}: {found / expected - 1:+.4%}")
+    assert abs(found / expected - 1) < 1e-3, "perplexity differs"
+
+
+# ---- all of it -----------------------------------------------------------------------------------
+
+def compare_tokens(path, mine, text_path):
     try:
         from tokenizers import Tokenizer
     except ImportError:
         print("token ids not compared: pip install tokenizers")
         return
-    with open(ids_path, encoding="ascii") as file:
-        mine = [int(line) for line in file]
     with open(text_path, encoding="utf-8", newline="") as file:
         text = file.read()
     tokenizer = Tokenizer.from_file(os.path.join(path, "tokenizer.json"))
@@ -171,9 +254,14 @@ def compare_tokens(path, ids_path, text_path):
 
 
 def main():
-    compare(sys.argv[1], sys.argv[2])
+    path, saved = sys.argv[1:3]
+    compare(path, saved)
     if len(sys.argv) > 3:
-        compare_tokens(sys.argv[1], sys.argv[3], sys.argv[4])
+        with open(sys.argv[3], encoding="ascii") as file:
+            ids = [int(line) for line in file]
+        compare_tokens(path, ids, sys.argv[4])
+        if len(sys.argv) > 5:
+            compare_perplexity(path, ids, float(sys.argv[5]))
 
 
 main()

@@ -1,8 +1,11 @@
 /*  export_tiny.c FOLDER TEXT   a small random model quantized and exported, for readers in other
-    languages: FOLDER/directory, FOLDER/saved.gguf, and FOLDER/ids, the tokens of TEXT. */
+    languages: FOLDER/directory, FOLDER/saved.gguf, and FOLDER/ids, the tokens of TEXT. Prints the
+    perplexity of the first of them. */
 #include "../export.h"
 #include "../quantize.h"
 #include "tiny.h"
+
+enum { TOKENS = 4 * WINDOW };       /* calibrated on and scored */
 
 typedef struct paths { char original[256], saved[256], directory[256], ids[256]; } paths;
 
@@ -56,13 +59,14 @@ static bool quantize_and_export(const model *m, compute *c, const token_list *te
                                 failure *why)
 {
     quantize_options options = { { 4, 32, 0, AWQ_F16 }, 16, false, AWQ_PRESET_LLM_AWQ, true, true };
-    token_list some = *text;
     quantized_model q;
+    text_score score;
     bool done;
 
-    if (some.count > 4 * WINDOW) some.count = 4 * WINDOW;
-    if (!quantize_model(&q, m, c, &some, &options, why)) return false;
-    done = save_model(&q.m, p->saved, why) && export_hf(&q.m, p->directory, why);
+    if (!quantize_model(&q, m, c, text, &options, why)) return false;
+    done = save_model(&q.m, p->saved, why) && export_hf(&q.m, p->directory, why)
+           && score_text(&q.m, c, text, "perplexity", &score, why);
+    if (done) printf("%.6f\n", score.perplexity);
     quantized_model_close(&q);
     return done;
 }
