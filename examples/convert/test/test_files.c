@@ -243,6 +243,42 @@ static void an_abandoned_file_leaves_the_old_one(void **state)
     free(path);
 }
 
+/* ---- GGUF: what test_llm leaves out ---------------------------------------------------------- */
+
+/*  A file with two tensors of `columns` fp32 numbers, the second at this offset of 96 bytes. */
+static bool read_two_tensors(unsigned char columns, unsigned char offset)
+{
+    static const unsigned char counts[] = { 'G', 'G', 'U', 'F', 3, 0, 0, 0, 2 };
+    static const unsigned char info[] = { 1, 0, 0, 0, 0, 0, 0, 0, 'a', 1 };
+    unsigned char bytes[96 + 96] = { 0 }, *at = bytes + 24;
+    gguf_file gguf;
+    bool read;
+    int i;
+
+    memcpy(bytes, counts, sizeof counts);
+    for (i = 0; i < 2; i++, at += 33) {                 /* name, dims, type F32, offset */
+        memcpy(at, info, sizeof info);
+        at[8] = (unsigned char)('a' + i);
+        at[13] = columns;
+        at[25] = i ? offset : 0;
+    }
+    read = gguf_read(&gguf, bytes, sizeof bytes, "file", &why);
+    if (read) gguf_close(&gguf);
+    return read;
+}
+
+static void gguf_tensors_must_not_overlap(void **state)
+{
+    (void)state;
+
+    assert_done(read_two_tensors(8, 32));
+    assert_done(read_two_tensors(8, 64));
+    assert_refused(read_two_tensors(9, 32), "tensors \"a\" and \"b\" overlap");
+    assert_refused(read_two_tensors(8, 0), "overlap");
+    assert_refused(read_two_tensors(8, 33), "not a multiple of 32");
+    assert_refused(read_two_tensors(9, 64), "reaches beyond the end");
+}
+
 /* ---- Hugging Face directories ---------------------------------------------------------------- */
 
 static char *make_model(const char *name, const tiny_options *options)
@@ -649,6 +685,7 @@ int main(void)
         cmocka_unit_test(nothing_is_written_of_a_wrong_list),
         cmocka_unit_test(a_full_disk_is_an_error),
         cmocka_unit_test(an_abandoned_file_leaves_the_old_one),
+        cmocka_unit_test(gguf_tensors_must_not_overlap),
         cmocka_unit_test(directories_are_read),
         cmocka_unit_test(every_spelling_of_a_config_is_read),
         cmocka_unit_test(legacy_configs_are_read),
