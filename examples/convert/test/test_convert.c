@@ -299,9 +299,9 @@ static void assert_only_exception(const char *name, const char *key, const char 
 /*  Another method gets its own list of what is not quantized; the same one keeps its words. */
 static void exceptions_are_said_in_the_new_words(void **state)
 {
-    static const char config[] = "{\"hidden_size\": 128, \"quantization_config\": {\"quant_method\": "
-                                 "\"awq\", \"group_size\": 32, \"modules_to_not_convert\": "
-                                 "[\"vision\"]}}";
+    static const char config[] =
+        "{\"hidden_size\": 128, \"quantization_config\": {\"quant_method\": \"awq\", "
+        "\"group_size\": 32, \"modules_to_not_convert\": [\"vision\"]}}";
     tiny_options options = tiny_default();
     convert_options other = to(AWQ_COMPRESSED), same = to(AWQ_GEMV);
     char *path = path_of("base");
