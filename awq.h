@@ -3554,6 +3554,7 @@ typedef struct awq__stage {
 
 typedef struct awq__tile {
     unsigned n_bits, k_bits, stages;
+    int transposes; /* all three bits of the nibbles: gemm */
     awq__stage stage[3];
     awq__places from, to;
 } awq__tile;
@@ -3612,17 +3613,29 @@ static awq__stage awq__nibble_stage(unsigned low, unsigned high) {
 }
 
 /* Bits of the number of a word in a tile: the lanes, what stays, what goes into the nibbles. */
-static void awq__order_bits(const awq__tile *tile, unsigned lane, const unsigned from[3],
-                            const unsigned to[3], unsigned word[7]) {
-    unsigned count = 2, pass, bit;
+static unsigned awq__order_bits(const awq__tile *tile, unsigned lane, const unsigned from[3],
+                                const unsigned to[3], unsigned word[7]) {
+    unsigned count = 2, going = 0, i, bit, goes[3];
     word[0] = lane;
     word[1] = lane + 1;
-    for (pass = 0; pass < 2; pass++)
-        for (bit = 0; bit < 8 + tile->k_bits; bit++) {
-            if (bit == tile->n_bits) bit = 8;
-            if (awq__find_bit(from, 3, bit) < 3 || awq__find_bit(word, 2, bit) < 2) continue;
-            if ((awq__find_bit(to, 3, bit) < 3) == (int)pass) word[count++] = bit;
-        }
+    for (i = 0; i < tile->n_bits + tile->k_bits; i++) {
+        bit = i < tile->n_bits ? i : 8 + i - tile->n_bits;
+        if (awq__find_bit(from, 3, bit) < 3 || awq__find_bit(word, 2, bit) < 2) continue;
+        if (awq__find_bit(to, 3, bit) < 3) goes[going++] = bit;
+        else word[count++] = bit;
+    }
+    memcpy(word + count, goes, going * sizeof *goes);
+    return going;
+}
+
+/* Where all three bits of the nibbles are exchanged, the packed side's words are to stand in the
+   order of its rows: those of `to` that go where the lowest bits of `from` come from, first. */
+static void awq__order_transposed(const unsigned from[3], const unsigned to[3], unsigned word[7]) {
+    unsigned bit, p, count = 4;
+    for (bit = 0; bit < 8; bit++) {
+        p = awq__find_bit(from, 3, bit);
+        if (p < 3) word[count++] = to[p];
+    }
 }
 
 static void awq__plan_tile(awq__tile *tile, const awq__field *from, const awq__field *to,
@@ -3633,7 +3646,8 @@ static void awq__plan_tile(awq__tile *tile, const awq__field *from, const awq__f
     tile->stages = 0;
     awq__nibble_bits(from, nibble);
     awq__nibble_bits(to, wanted);
-    awq__order_bits(tile, lane, nibble, wanted, word);
+    tile->transposes = awq__order_bits(tile, lane, nibble, wanted, word) == 3;
+    if (tile->transposes) awq__order_transposed(nibble, wanted, word);
     awq__set_places(&tile->from, from, word);
     for (p = 0; p < 3; p++) {
         if (nibble[p] == wanted[p]) continue;
@@ -3686,21 +3700,73 @@ static void awq__store_tile(unsigned char *to, const awq__places *places, uint32
                 memcpy(to + places->part[i] + places->lane[l], x + 4 * i + l, 4);
 }
 
+/* Exchanges the nibbles of a under mask << shift with those of b under mask. */
+#define AWQ__SWAP(a, b, shift, mask, t)                                                            \
+    do {                                                                                           \
+        t = ((a >> (shift)) ^ b) & (mask);                                                         \
+        b ^= t;                                                                                    \
+        a ^= t << (shift);                                                                         \
+    } while (0)
+
+static void awq__swap_in_words(uint32_t *x, unsigned shift, uint32_t mask) {
+    unsigned i;
+    for (i = 0; i < AWQ__WORDS; i++) {
+        uint32_t t = ((x[i] >> shift) ^ x[i]) & mask;
+        x[i] ^= t ^ (t << shift);
+    }
+}
+
+static void awq__swap_words(uint32_t *AWQ__RESTRICT a, uint32_t *AWQ__RESTRICT b, unsigned shift,
+                            uint32_t mask) {
+    uint32_t t;
+    unsigned i;
+    for (i = 0; i < 16; i++) AWQ__SWAP(a[i], b[i], shift, mask, t);
+}
+
 static void awq__run_stage(const awq__stage *stage, uint32_t *x) {
-    unsigned step = stage->step, shift = stage->shift, i, j;
-    uint32_t mask = stage->mask, t;
-    if (step == 0)
-        for (i = 0; i < AWQ__WORDS; i++) {
-            t = ((x[i] >> shift) ^ x[i]) & mask;
-            x[i] ^= t ^ (t << shift);
-        }
+    unsigned step = stage->step, i, j;
+    if (step == 0) awq__swap_in_words(x, stage->shift, stage->mask);
     else
         for (i = 0; i < AWQ__WORDS; i += 2 * step)
-            for (j = i; j < i + step; j++) {
-                t = ((x[j] >> shift) ^ x[j + step]) & mask;
-                x[j + step] ^= t;
-                x[j] ^= t << shift;
-            }
+            for (j = i; j < i + step; j += 16)
+                awq__swap_words(x + j, x + j + step, stage->shift, stage->mask);
+}
+
+/* The three stages of gemm at once, on 16 columns of 8 words. */
+#define AWQ__TRANSPOSE(a, t)                                                                       \
+    do {                                                                                           \
+        AWQ__SWAP(a[0], a[1], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[2], a[3], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[4], a[5], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[6], a[7], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[0], a[2], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[1], a[3], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[4], a[6], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[5], a[7], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[0], a[4], 8, 0x00ff00ffu, t);                                                  \
+        AWQ__SWAP(a[1], a[5], 8, 0x00ff00ffu, t);                                                  \
+        AWQ__SWAP(a[2], a[6], 8, 0x00ff00ffu, t);                                                  \
+        AWQ__SWAP(a[3], a[7], 8, 0x00ff00ffu, t);                                                  \
+    } while (0)
+
+static void awq__transpose_in(const uint32_t *AWQ__RESTRICT x, uint32_t *AWQ__RESTRICT y) {
+    unsigned j, i;
+    for (j = 0; j < 16; j++) {
+        uint32_t a[8], t;
+        for (i = 0; i < 8; i++) a[i] = x[16 * i + j];
+        AWQ__TRANSPOSE(a, t);
+        for (i = 0; i < 8; i++) y[8 * j + i] = a[i];
+    }
+}
+
+static void awq__transpose_out(const uint32_t *AWQ__RESTRICT y, uint32_t *AWQ__RESTRICT x) {
+    unsigned j, i;
+    for (j = 0; j < 16; j++) {
+        uint32_t a[8], t;
+        for (i = 0; i < 8; i++) a[i] = y[8 * j + i];
+        AWQ__TRANSPOSE(a, t);
+        for (i = 0; i < 8; i++) x[16 * i + j] = a[i];
+    }
 }
 
 /* Rows [n, n_end) of inputs [k, k_end), one by one. */
@@ -3722,17 +3788,44 @@ static void awq__copy_nibbles(const awq__side *from, const awq__side *to, size_t
     }
 }
 
-static void awq__copy_tile(const awq__tile *tile, const awq__side *from, const awq__side *to,
-                           size_t n, size_t k) {
+static void awq__load_rows(const unsigned char *from, const awq__places *places, uint32_t *y) {
+    unsigned j;
+    for (j = 0; j < 16; j++)
+        memcpy(y + 8 * j, from + places->part[j / 4] + places->lane[j % 4], 32);
+    if (awq__is_big_endian()) awq__swap_bytes(y);
+}
+
+static void awq__store_rows(unsigned char *to, const awq__places *places, uint32_t *y) {
+    unsigned j;
+    if (awq__is_big_endian()) awq__swap_bytes(y);
+    for (j = 0; j < 16; j++)
+        memcpy(to + places->part[j / 4] + places->lane[j % 4], y + 8 * j, 32);
+}
+
+static void awq__copy_tile(const awq__tile *tile, const unsigned char *from, unsigned char *to) {
     uint32_t x[AWQ__WORDS];
     unsigned s;
-    awq__load_tile(from->weights.data + (awq__n_at(&from->weights, n) +
-                                         awq__k_at(&from->weights, k)) / 2,
-                   &tile->from, x);
+    awq__load_tile(from, &tile->from, x);
     for (s = 0; s < tile->stages; s++) awq__run_stage(&tile->stage[s], x);
-    awq__store_tile(to->weights.data + (awq__n_at(&to->weights, n) +
-                                        awq__k_at(&to->weights, k)) / 2,
-                    &tile->to, x);
+    awq__store_tile(to, &tile->to, x);
+}
+
+static void awq__transpose_tile(const awq__tile *tile, int from_packed, const unsigned char *from,
+                                unsigned char *to) {
+    uint32_t x[AWQ__WORDS], y[AWQ__WORDS];
+    if (from_packed) {
+        awq__load_rows(from, &tile->from, y);
+        awq__transpose_out(y, x);
+        awq__store_tile(to, &tile->to, x);
+    } else {
+        awq__load_tile(from, &tile->from, x);
+        awq__transpose_in(x, y);
+        awq__store_rows(to, &tile->to, y);
+    }
+}
+
+static unsigned char *awq__word_of(const awq__field *f, size_t n, size_t k) {
+    return f->data + (awq__n_at(f, n) + awq__k_at(f, k)) / 2;
 }
 
 /* Whole tiles, then what is beside and below them. */
@@ -3748,7 +3841,12 @@ static void awq__copy_words(const awq__side *from, const awq__side *to, size_t n
     n_last = n_first + (n_end - n_first) / n_size * n_size;
     k_last = from->in_features / k_size * k_size;
     for (k = 0; k < k_last; k += k_size)
-        for (n = n_first; n < n_last; n += n_size) awq__copy_tile(&tile, from, to, n, k);
+        for (n = n_first; n < n_last; n += n_size) {
+            const unsigned char *source = awq__word_of(&from->weights, n, k);
+            unsigned char *target = awq__word_of(&to->weights, n, k);
+            if (tile.transposes) awq__transpose_tile(&tile, from->is_packed, source, target);
+            else awq__copy_tile(&tile, source, target);
+        }
     awq__copy_nibbles(from, to, n_begin, n_first, 0, k_last);
     awq__copy_nibbles(from, to, n_last, n_end, 0, k_last);
     awq__copy_nibbles(from, to, n_begin, n_end, k_last, from->in_features);
@@ -3801,8 +3899,7 @@ static awq_status awq__do_cells(awq__exchange *e, int write) {
 static void awq__mend_group(const awq__side *s, size_t n, size_t k, size_t k_end,
                             const awq__cell *cell) {
     for (; k < k_end; k += 8) {
-        unsigned char *at = s->weights.data + (awq__n_at(&s->weights, n) +
-                                               awq__k_at(&s->weights, k)) / 2;
+        unsigned char *at = awq__word_of(&s->weights, n, k);
         uint32_t used = 0xffffffffu;
         size_t i;
         for (i = k_end - k; i < 8; i++) used &= ~(15u << 4 * (i % 4 * 2 + i / 4));
@@ -4380,6 +4477,16 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__PLACES
 #undef AWQ__ROW
 #undef AWQ__STEP
+#undef AWQ__WORDS
+#undef AWQ__F16_BF16
+#undef AWQ__F16_F32
+#undef AWQ__F16_ONLY
+#undef AWQ__NO_MAP
+#undef AWQ__PLACES
+#undef AWQ__ROW
+#undef AWQ__STEP
+#undef AWQ__SWAP
+#undef AWQ__TRANSPOSE
 #undef AWQ__WORDS
 #undef AWQ__CHUNK
 #undef AWQ__BLOCK
