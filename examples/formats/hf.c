@@ -577,7 +577,8 @@ static const char *way_out(awq_status status)
     case AWQ_ERR_ZERO_POINT:
         return "; gptq_v2, gemm and compressed-tensors hold every zero point";
     case AWQ_ERR_ROUNDING:
-        return "; allow rounding (convert --allow-rounding), or choose a layout that stores zero points as integers";
+        return "; allow rounding (convert --allow-rounding), or choose a layout that keeps zero "
+               "points as integers";
     case AWQ_ERR_ACT_ORDER:
         return "; quantize without act order (desc_act)";
     default:

@@ -347,7 +347,8 @@ static size_t hf_row(size_t row, bool rotated)
 static void assert_same_weights(const gguf_file *gguf, const hf_model *model, const char *there,
                                 const char *here, bool rotated)
 {
-    char *gguf_name = join("blk.0.", there, ".weight"), *hf_name = join("model.layers.0.", here, "");
+    char *gguf_name = join("blk.0.", there, ".weight");
+    char *hf_name = join("model.layers.0.", here, "");
     const gguf_tensor *tensor = gguf_find_tensor(gguf, gguf_name);
     const hf_linear *linear = hf_find_linear(model, hf_name);
     float row[128];
@@ -399,7 +400,8 @@ static void a_llama_becomes_a_gguf_file(void **state)
     assert_true(gguf_get_size(&gguf, "llama.attention.head_count_kv", &number) && number == 1);
     assert_true(gguf_get_size(&gguf, "tokenizer.ggml.eos_token_id", &number) && number == 3);
     assert_true(gguf_get_double(&gguf, "llama.rope.freq_base", &real) && real == 5e4);
-    assert_true(gguf_get_string(&gguf, "tokenizer.ggml.pre", &text) && gguf_string_is(text, "gpt-2"));
+    assert_true(gguf_get_string(&gguf, "tokenizer.ggml.pre", &text));
+    assert_true(gguf_string_is(text, "gpt-2"));
     assert_int_equal(gguf_find_value(&gguf, "tokenizer.ggml.tokens")->count, 5);
     assert_int_equal(gguf_find_value(&gguf, "tokenizer.ggml.merges")->count, 1);
     gguf_close(&gguf);

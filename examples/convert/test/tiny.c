@@ -155,8 +155,8 @@ static bool write_model(const char *path, tiny_plan *plan, const tiny_options *o
     return written;
 }
 
-static void add(tiny_plan *plan, const char *name, safetensors_dtype dtype, size_t rank, size_t rows,
-                size_t columns)
+static void add(tiny_plan *plan, const char *name, safetensors_dtype dtype, size_t rank,
+                size_t rows, size_t columns)
 {
     plan->tensors[plan->count++] = safetensors_describe(name, dtype, rank, rows, columns);
 }
@@ -187,9 +187,12 @@ bool tiny_model(const char *path, const tiny_options *options, failure *why)
 bool tiny_llama(const char *path, const tiny_options *options, failure *why)
 {
     static const tiny_linear linears[] = {
-        { "model.layers.0.self_attn.q_proj", 64, 64 }, { "model.layers.0.self_attn.k_proj", 32, 64 },
-        { "model.layers.0.self_attn.v_proj", 32, 64 }, { "model.layers.0.self_attn.o_proj", 64, 64 },
-        { "model.layers.0.mlp.gate_proj", 128, 64 }, { "model.layers.0.mlp.up_proj", 128, 64 },
+        { "model.layers.0.self_attn.q_proj", 64, 64 },
+        { "model.layers.0.self_attn.k_proj", 32, 64 },
+        { "model.layers.0.self_attn.v_proj", 32, 64 },
+        { "model.layers.0.self_attn.o_proj", 64, 64 },
+        { "model.layers.0.mlp.gate_proj", 128, 64 },
+        { "model.layers.0.mlp.up_proj", 128, 64 },
         { NULL, 0, 0 }
     };
     static const char tokenizer[] =
