@@ -3427,6 +3427,23 @@ static awq__side awq__packed_side(const awq_packed *p, unsigned char *bytes) {
 
 /* ---- scales and zero points ------------------------------------------------------------------ */
 
+/* Where the scales and zero points of AWQ_ROW_STEP rows stand, but for the group. */
+typedef struct awq__rows {
+    size_t scale[AWQ_ROW_STEP], zero[AWQ_ROW_STEP];
+    int scales_follow, zeros_follow; /* one another; the zeros in any order in 8 bytes */
+} awq__rows;
+
+static void awq__find_rows(const awq__side *s, size_t n, size_t count, awq__rows *rows) {
+    size_t l;
+    rows->scales_follow = rows->zeros_follow = count == AWQ_ROW_STEP;
+    for (l = 0; l < count; l++) {
+        rows->scale[l] = awq__n_at(&s->scales, n + l);
+        rows->zero[l] = awq__n_at(&s->zeros, n + l);
+        rows->scales_follow &= rows->scale[l] == rows->scale[0] + l * s->scales.unit;
+        rows->zeros_follow &= rows->zero[l] - rows->zero[0] < AWQ_ROW_STEP;
+    }
+}
+
 /* The grid of a group, and what becomes of the group's words: (word & keep) ^ flip. */
 typedef struct awq__cell {
     float scale;
@@ -3461,13 +3478,10 @@ static void awq__set_constant(awq__cell *cell, float value, awq_dtype dtype) {
     cell->scale = awq__abs(value) > 0 ? awq__abs(value) : awq__least_scale(dtype);
 }
 
-static awq_status awq__read_zero(const awq__side *s, size_t n, size_t g, awq__cell *cell,
-                                 float *offset) {
-    size_t at;
+static awq_status awq__read_zero(const awq__side *s, size_t at, awq__cell *cell, float *offset) {
     *offset = 0;
     cell->zero = 8;
     if (s->zero_kind == AWQ__ZERO_IS_8) return AWQ_OK;
-    at = awq__n_at(&s->zeros, n) + awq__k_at(&s->zeros, g);
     if (s->zero_kind == AWQ__ZERO_SCALED) {
         *offset = awq__load_le_float(s->zeros.data + at / 2, s->quant.scale_dtype);
         if (!awq__is_finite(*offset)) return AWQ_ERR_DATA;
@@ -3478,9 +3492,9 @@ static awq_status awq__read_zero(const awq__side *s, size_t n, size_t g, awq__ce
     return cell->zero > 15 ? AWQ_ERR_ZERO_POINT : AWQ_OK;
 }
 
-static awq_status awq__read_cell(const awq__side *s, awq_dtype to, size_t n, size_t g,
-                                 awq__cell *cell, size_t *matrix) {
-    size_t at = awq__n_at(&s->scales, n) + awq__k_at(&s->scales, g);
+static awq_status awq__read_cell(const awq__side *s, awq_dtype to, const awq__rows *rows,
+                                 size_t lane, size_t g, awq__cell *cell, size_t *matrix) {
+    size_t at = rows->scale[lane] + awq__k_at(&s->scales, g);
     float offset;
     awq_status status;
     cell->scale = awq__load_le_float(s->scales.data + at / 2, s->quant.scale_dtype);
@@ -3488,7 +3502,7 @@ static awq_status awq__read_cell(const awq__side *s, awq_dtype to, size_t n, siz
     cell->flip = 0;
     if (!awq__is_finite(cell->scale) || (s->is_packed && !(cell->scale > 0)))
         return awq__bad_cell(matrix, 1, AWQ_ERR_DATA);
-    status = awq__read_zero(s, n, g, cell, &offset);
+    status = awq__read_zero(s, rows->zero[lane] + awq__k_at(&s->zeros, g), cell, &offset);
     if (status != AWQ_OK) return awq__bad_cell(matrix, 2, status);
     if (cell->scale < 0) { /* (q - z) s = ((15 - q) - (15 - z)) |s| */
         cell->scale = -cell->scale;
@@ -3522,11 +3536,12 @@ static void awq__store_le_float(unsigned char *p, awq_dtype dtype, float x) {
     else awq__store_le(p, dtype == AWQ_F16 ? awq__float_to_half(x) : awq__float_to_bf16(x), 2);
 }
 
-static void awq__write_cell(const awq__side *s, size_t n, size_t g, const awq__cell *cell) {
-    size_t at = awq__n_at(&s->scales, n) + awq__k_at(&s->scales, g);
+static void awq__write_cell(const awq__side *s, const awq__rows *rows, size_t lane, size_t g,
+                            const awq__cell *cell) {
+    size_t at = rows->scale[lane] + awq__k_at(&s->scales, g);
     awq__store_le_float(s->scales.data + at / 2, s->quant.scale_dtype, cell->scale);
     if (s->zero_kind == AWQ__ZERO_IS_8) return;
-    at = awq__n_at(&s->zeros, n) + awq__k_at(&s->zeros, g);
+    at = rows->zero[lane] + awq__k_at(&s->zeros, g);
     if (s->zero_kind == AWQ__ZERO_SCALED)
         awq__store_le_float(s->zeros.data + at / 2, s->quant.scale_dtype,
                             -(float)cell->zero * cell->scale);
@@ -3554,6 +3569,7 @@ typedef struct awq__stage {
 
 typedef struct awq__tile {
     unsigned n_bits, k_bits, stages;
+    int transposes; /* all three bits of the nibbles: gemm */
     awq__stage stage[3];
     awq__places from, to;
 } awq__tile;
@@ -3612,17 +3628,29 @@ static awq__stage awq__nibble_stage(unsigned low, unsigned high) {
 }
 
 /* Bits of the number of a word in a tile: the lanes, what stays, what goes into the nibbles. */
-static void awq__order_bits(const awq__tile *tile, unsigned lane, const unsigned from[3],
-                            const unsigned to[3], unsigned word[7]) {
-    unsigned count = 2, pass, bit;
+static unsigned awq__order_bits(const awq__tile *tile, unsigned lane, const unsigned from[3],
+                                const unsigned to[3], unsigned word[7]) {
+    unsigned count = 2, going = 0, i, bit, goes[3];
     word[0] = lane;
     word[1] = lane + 1;
-    for (pass = 0; pass < 2; pass++)
-        for (bit = 0; bit < 8 + tile->k_bits; bit++) {
-            if (bit == tile->n_bits) bit = 8;
-            if (awq__find_bit(from, 3, bit) < 3 || awq__find_bit(word, 2, bit) < 2) continue;
-            if ((awq__find_bit(to, 3, bit) < 3) == (int)pass) word[count++] = bit;
-        }
+    for (i = 0; i < tile->n_bits + tile->k_bits; i++) {
+        bit = i < tile->n_bits ? i : 8 + i - tile->n_bits;
+        if (awq__find_bit(from, 3, bit) < 3 || awq__find_bit(word, 2, bit) < 2) continue;
+        if (awq__find_bit(to, 3, bit) < 3) goes[going++] = bit;
+        else word[count++] = bit;
+    }
+    memcpy(word + count, goes, going * sizeof *goes);
+    return going;
+}
+
+/* Where all three bits of the nibbles are exchanged, the packed side's words are to stand in the
+   order of its rows: those of `to` that go where the lowest bits of `from` come from, first. */
+static void awq__order_transposed(const unsigned from[3], const unsigned to[3], unsigned word[7]) {
+    unsigned bit, p, count = 4;
+    for (bit = 0; bit < 8; bit++) {
+        p = awq__find_bit(from, 3, bit);
+        if (p < 3) word[count++] = to[p];
+    }
 }
 
 static void awq__plan_tile(awq__tile *tile, const awq__field *from, const awq__field *to,
@@ -3633,7 +3661,8 @@ static void awq__plan_tile(awq__tile *tile, const awq__field *from, const awq__f
     tile->stages = 0;
     awq__nibble_bits(from, nibble);
     awq__nibble_bits(to, wanted);
-    awq__order_bits(tile, lane, nibble, wanted, word);
+    tile->transposes = awq__order_bits(tile, lane, nibble, wanted, word) == 3;
+    if (tile->transposes) awq__order_transposed(nibble, wanted, word);
     awq__set_places(&tile->from, from, word);
     for (p = 0; p < 3; p++) {
         if (nibble[p] == wanted[p]) continue;
@@ -3686,21 +3715,73 @@ static void awq__store_tile(unsigned char *to, const awq__places *places, uint32
                 memcpy(to + places->part[i] + places->lane[l], x + 4 * i + l, 4);
 }
 
+/* Exchanges the nibbles of a under mask << shift with those of b under mask. */
+#define AWQ__SWAP(a, b, shift, mask, t)                                                            \
+    do {                                                                                           \
+        t = ((a >> (shift)) ^ b) & (mask);                                                         \
+        b ^= t;                                                                                    \
+        a ^= t << (shift);                                                                         \
+    } while (0)
+
+static void awq__swap_in_words(uint32_t *x, unsigned shift, uint32_t mask) {
+    unsigned i;
+    for (i = 0; i < AWQ__WORDS; i++) {
+        uint32_t t = ((x[i] >> shift) ^ x[i]) & mask;
+        x[i] ^= t ^ (t << shift);
+    }
+}
+
+static void awq__swap_words(uint32_t *AWQ__RESTRICT a, uint32_t *AWQ__RESTRICT b, unsigned shift,
+                            uint32_t mask) {
+    uint32_t t;
+    unsigned i;
+    for (i = 0; i < 16; i++) AWQ__SWAP(a[i], b[i], shift, mask, t);
+}
+
 static void awq__run_stage(const awq__stage *stage, uint32_t *x) {
-    unsigned step = stage->step, shift = stage->shift, i, j;
-    uint32_t mask = stage->mask, t;
-    if (step == 0)
-        for (i = 0; i < AWQ__WORDS; i++) {
-            t = ((x[i] >> shift) ^ x[i]) & mask;
-            x[i] ^= t ^ (t << shift);
-        }
+    unsigned step = stage->step, i, j;
+    if (step == 0) awq__swap_in_words(x, stage->shift, stage->mask);
     else
         for (i = 0; i < AWQ__WORDS; i += 2 * step)
-            for (j = i; j < i + step; j++) {
-                t = ((x[j] >> shift) ^ x[j + step]) & mask;
-                x[j + step] ^= t;
-                x[j] ^= t << shift;
-            }
+            for (j = i; j < i + step; j += 16)
+                awq__swap_words(x + j, x + j + step, stage->shift, stage->mask);
+}
+
+/* The three stages of gemm at once, on 16 columns of 8 words. */
+#define AWQ__TRANSPOSE(a, t)                                                                       \
+    do {                                                                                           \
+        AWQ__SWAP(a[0], a[1], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[2], a[3], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[4], a[5], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[6], a[7], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[0], a[2], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[1], a[3], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[4], a[6], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[5], a[7], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[0], a[4], 8, 0x00ff00ffu, t);                                                  \
+        AWQ__SWAP(a[1], a[5], 8, 0x00ff00ffu, t);                                                  \
+        AWQ__SWAP(a[2], a[6], 8, 0x00ff00ffu, t);                                                  \
+        AWQ__SWAP(a[3], a[7], 8, 0x00ff00ffu, t);                                                  \
+    } while (0)
+
+static void awq__transpose_in(const uint32_t *AWQ__RESTRICT x, uint32_t *AWQ__RESTRICT y) {
+    unsigned j, i;
+    for (j = 0; j < 16; j++) {
+        uint32_t a[8], t;
+        for (i = 0; i < 8; i++) a[i] = x[16 * i + j];
+        AWQ__TRANSPOSE(a, t);
+        for (i = 0; i < 8; i++) y[8 * j + i] = a[i];
+    }
+}
+
+static void awq__transpose_out(const uint32_t *AWQ__RESTRICT y, uint32_t *AWQ__RESTRICT x) {
+    unsigned j, i;
+    for (j = 0; j < 16; j++) {
+        uint32_t a[8], t;
+        for (i = 0; i < 8; i++) a[i] = y[8 * j + i];
+        AWQ__TRANSPOSE(a, t);
+        for (i = 0; i < 8; i++) x[16 * i + j] = a[i];
+    }
 }
 
 /* Rows [n, n_end) of inputs [k, k_end), one by one. */
@@ -3722,17 +3803,44 @@ static void awq__copy_nibbles(const awq__side *from, const awq__side *to, size_t
     }
 }
 
-static void awq__copy_tile(const awq__tile *tile, const awq__side *from, const awq__side *to,
-                           size_t n, size_t k) {
+static void awq__load_rows(const unsigned char *from, const awq__places *places, uint32_t *y) {
+    unsigned j;
+    for (j = 0; j < 16; j++)
+        memcpy(y + 8 * j, from + places->part[j / 4] + places->lane[j % 4], 32);
+    if (awq__is_big_endian()) awq__swap_bytes(y);
+}
+
+static void awq__store_rows(unsigned char *to, const awq__places *places, uint32_t *y) {
+    unsigned j;
+    if (awq__is_big_endian()) awq__swap_bytes(y);
+    for (j = 0; j < 16; j++)
+        memcpy(to + places->part[j / 4] + places->lane[j % 4], y + 8 * j, 32);
+}
+
+static void awq__copy_tile(const awq__tile *tile, const unsigned char *from, unsigned char *to) {
     uint32_t x[AWQ__WORDS];
     unsigned s;
-    awq__load_tile(from->weights.data + (awq__n_at(&from->weights, n) +
-                                         awq__k_at(&from->weights, k)) / 2,
-                   &tile->from, x);
+    awq__load_tile(from, &tile->from, x);
     for (s = 0; s < tile->stages; s++) awq__run_stage(&tile->stage[s], x);
-    awq__store_tile(to->weights.data + (awq__n_at(&to->weights, n) +
-                                        awq__k_at(&to->weights, k)) / 2,
-                    &tile->to, x);
+    awq__store_tile(to, &tile->to, x);
+}
+
+static void awq__transpose_tile(const awq__tile *tile, int from_packed, const unsigned char *from,
+                                unsigned char *to) {
+    uint32_t x[AWQ__WORDS], y[AWQ__WORDS];
+    if (from_packed) {
+        awq__load_rows(from, &tile->from, y);
+        awq__transpose_out(y, x);
+        awq__store_tile(to, &tile->to, x);
+    } else {
+        awq__load_tile(from, &tile->from, x);
+        awq__transpose_in(x, y);
+        awq__store_rows(to, &tile->to, y);
+    }
+}
+
+static unsigned char *awq__word_of(const awq__field *f, size_t n, size_t k) {
+    return f->data + (awq__n_at(f, n) + awq__k_at(f, k)) / 2;
 }
 
 /* Whole tiles, then what is beside and below them. */
@@ -3748,7 +3856,12 @@ static void awq__copy_words(const awq__side *from, const awq__side *to, size_t n
     n_last = n_first + (n_end - n_first) / n_size * n_size;
     k_last = from->in_features / k_size * k_size;
     for (k = 0; k < k_last; k += k_size)
-        for (n = n_first; n < n_last; n += n_size) awq__copy_tile(&tile, from, to, n, k);
+        for (n = n_first; n < n_last; n += n_size) {
+            const unsigned char *source = awq__word_of(&from->weights, n, k);
+            unsigned char *target = awq__word_of(&to->weights, n, k);
+            if (tile.transposes) awq__transpose_tile(&tile, from->is_packed, source, target);
+            else awq__copy_tile(&tile, source, target);
+        }
     awq__copy_nibbles(from, to, n_begin, n_first, 0, k_last);
     awq__copy_nibbles(from, to, n_last, n_end, 0, k_last);
     awq__copy_nibbles(from, to, n_begin, n_end, k_last, from->in_features);
@@ -3758,51 +3871,156 @@ static void awq__copy_words(const awq__side *from, const awq__side *to, size_t n
 
 typedef struct awq__exchange {
     awq__side from, to;
-    int allow_rounding, mends;  /* mends: some cell changes the words of its group */
+    awq__rows from_rows, to_rows;   /* of the AWQ_ROW_STEP rows at hand */
+    int allow_rounding, mends;      /* mends: some cell changes the words of its group */
     size_t n_begin, n_end;
     awq_where *where;
 } awq__exchange;
 
+/* Bits of scales, and zero points, of the rows at hand. */
+typedef struct awq__strip {
+    uint32_t scale[AWQ_ROW_STEP];
+    unsigned zero[AWQ_ROW_STEP];
+} awq__strip;
+
+static void awq__read_strip(const awq__side *s, const awq__rows *rows, size_t g,
+                            awq__strip *strip) {
+    size_t at = awq__k_at(&s->scales, g), l;
+    const unsigned char *scales = s->scales.data;
+    uint64_t zeros;
+    if (s->quant.scale_dtype == AWQ_F32)
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            strip->scale[l] = awq__load_le32(scales + (rows->scale[l] + at) / 2);
+    else if (rows->scales_follow)
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            strip->scale[l] = awq__load_le16(scales + (rows->scale[0] + at) / 2 + 2 * l);
+    else
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            strip->scale[l] = awq__load_le16(scales + (rows->scale[l] + at) / 2);
+    at = awq__k_at(&s->zeros, g);
+    if (s->zero_kind == AWQ__ZERO_IS_8)
+        for (l = 0; l < AWQ_ROW_STEP; l++) strip->zero[l] = 8;
+    else if (rows->zeros_follow) {
+        zeros = awq__load_le64(s->zeros.data + (rows->zero[0] + at) / 2);
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            strip->zero[l] = (unsigned)(zeros >> 4 * (rows->zero[l] - rows->zero[0])) & 15u;
+    } else
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            strip->zero[l] = awq__get_nibble(s->zeros.data, rows->zero[l] + at);
+    if (s->zero_kind == AWQ__ZERO_LESS_1)
+        for (l = 0; l < AWQ_ROW_STEP; l++) strip->zero[l]++;
+}
+
+static void awq__write_strip(const awq__side *s, const awq__rows *rows, size_t g,
+                             const awq__strip *strip) {
+    size_t at = awq__k_at(&s->scales, g), l;
+    unsigned char *scales = s->scales.data;
+    unsigned less = s->zero_kind == AWQ__ZERO_LESS_1;
+    uint64_t zeros = 0;
+    if (s->quant.scale_dtype == AWQ_F32)
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            awq__store_le(scales + (rows->scale[l] + at) / 2, strip->scale[l], 4);
+    else if (rows->scales_follow)
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            awq__store_le(scales + (rows->scale[0] + at) / 2 + 2 * l, strip->scale[l], 2);
+    else
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            awq__store_le(scales + (rows->scale[l] + at) / 2, strip->scale[l], 2);
+    at = awq__k_at(&s->zeros, g);
+    if (s->zero_kind == AWQ__ZERO_IS_8) return;
+    if (rows->zeros_follow) {
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            zeros |= (uint64_t)(strip->zero[l] - less) << 4 * (rows->zero[l] - rows->zero[0]);
+        awq__store_le(s->zeros.data + (rows->zero[0] + at) / 2, zeros, 8);
+    } else
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            awq__set_nibble(s->zeros.data, rows->zero[l] + at, strip->zero[l] - less);
+}
+
+/* The usual strip, whose scales need no change but that of sign: numbers are not looked at. 0 if it
+   is not one. */
+static int awq__plain_strip(awq__exchange *e, size_t from_g, size_t to_g, int write) {
+    uint32_t sign = e->to.quant.scale_dtype == AWQ_F32 ? 0x80000000u : 0x8000u, negative = 0;
+    uint32_t infinity = e->to.quant.scale_dtype == AWQ_F32   ? 0x7f800000u
+                        : e->to.quant.scale_dtype == AWQ_F16 ? 0x7c00u
+                                                             : 0x7f80u;
+    unsigned least = e->to.zero_kind == AWQ__ZERO_LESS_1, l;
+    int symmetric = e->to.quant.symmetric, plain = 1;
+    awq__strip strip;
+    awq__read_strip(&e->from, &e->from_rows, from_g, &strip);
+    for (l = 0; l < AWQ_ROW_STEP; l++) {
+        uint32_t minus = strip.scale[l] & sign;
+        strip.scale[l] ^= minus;
+        negative |= minus;
+        plain &= strip.scale[l] - 1 < infinity - 1 && strip.zero[l] <= 15;
+        strip.zero[l] = minus ? 15 - strip.zero[l] : strip.zero[l];
+        plain &= strip.zero[l] >= least && (!symmetric || strip.zero[l] == 8);
+    }
+    e->mends |= negative != 0;
+    if (negative && e->from.is_packed) return 0;
+    if (plain && write) awq__write_strip(&e->to, &e->to_rows, to_g, &strip);
+    return plain;
+}
+
+static int awq__changes_words(const awq__cell *cell) {
+    return cell->keep != 0xffffffffu || cell->flip;
+}
+
 /* The grid that a group of `to` gets: that of all groups of `from` which it meets. */
-static awq_status awq__find_cell(awq__exchange *e, size_t n, size_t g, awq__cell *cell) {
-    size_t begin = g * e->to.group_size, end = awq__min(begin + e->to.group_size,
-                                                        e->to.in_features);
-    size_t first = begin / e->from.group_size, last = (end - 1) / e->from.group_size, h, matrix = 0;
+static awq_status awq__find_cell(awq__exchange *e, size_t n, size_t lane, size_t g,
+                                 awq__cell *cell) {
+    size_t begin = g * e->to.group_size, size = e->from.group_size, matrix = 0, h;
+    size_t end = awq__min(begin + e->to.group_size, e->to.in_features);
     awq_dtype dtype = e->to.quant.scale_dtype;
     awq__cell other;
-    awq_status status = awq__read_cell(&e->from, dtype, n, first, cell, &matrix);
-    for (h = first + 1; status == AWQ_OK && h <= last; h++) {
-        status = awq__read_cell(&e->from, dtype, n, h, &other, &matrix);
-        e->mends |= other.keep != 0xffffffffu || other.flip;
+    awq_status status = awq__read_cell(&e->from, dtype, &e->from_rows, lane, begin / size, cell,
+                                       &matrix);
+    e->mends |= awq__changes_words(cell);
+    for (h = begin / size + 1; status == AWQ_OK && h * size < end; h++) {
+        begin = h * size;
+        status = awq__read_cell(&e->from, dtype, &e->from_rows, lane, h, &other, &matrix);
+        e->mends |= awq__changes_words(&other);
         if (status == AWQ_OK && (other.scale != cell->scale || other.zero != cell->zero))
             status = awq__bad_cell(&matrix, other.scale != cell->scale ? 1 : 2,
                                    AWQ_ERR_GROUP_SPLIT);
-        begin = h * e->from.group_size;
     }
-    e->mends |= cell->keep != 0xffffffffu || cell->flip;
     if (status == AWQ_OK) status = awq__fit_cell(&e->to, e->allow_rounding, cell, &matrix);
-    return status == AWQ_OK ? AWQ_OK : awq__fail(e->where, status, matrix, n, begin);
+    return status == AWQ_OK ? AWQ_OK : awq__fail(e->where, status, matrix, n + lane, begin);
 }
 
-/* All cells are looked at before the first write, then once more to write them. */
+/* Groups of `to` that lie in one of `from`, and cells that are moved bit by bit. */
+static int awq__may_be_plain(const awq__exchange *e) {
+    return e->from.quant.scale_dtype == e->to.quant.scale_dtype &&
+           e->from.zero_kind != AWQ__ZERO_SCALED && e->to.zero_kind != AWQ__ZERO_SCALED &&
+           (e->from.group_size % e->to.group_size == 0 || e->from.groups == 1);
+}
+
 static awq_status awq__do_cells(awq__exchange *e, int write) {
-    size_t block, n, g;
+    int may_be_plain = awq__may_be_plain(e);
+    size_t n, count, g, l;
     awq__cell cell;
-    for (block = e->n_begin; block < e->n_end; block += AWQ_ROW_STEP)
-        for (g = 0; g < e->to.groups; g++)
-            for (n = block; n < awq__min(block + AWQ_ROW_STEP, e->n_end); n++) {
-                AWQ__TRY(awq__find_cell(e, n, g, &cell));
-                if (write) awq__write_cell(&e->to, n, g, &cell);
+    for (n = e->n_begin; n < e->n_end; n += count) {
+        count = awq__min(AWQ_ROW_STEP, e->n_end - n);
+        awq__find_rows(&e->from, n, count, &e->from_rows);
+        awq__find_rows(&e->to, n, count, &e->to_rows);
+        for (g = 0; g < e->to.groups; g++) {
+            if (may_be_plain && count == AWQ_ROW_STEP &&
+                awq__plain_strip(e, g * e->to.group_size / e->from.group_size, g, write))
+                continue;
+            for (l = 0; l < count; l++) {
+                AWQ__TRY(awq__find_cell(e, n, l, g, &cell));
+                if (write) awq__write_cell(&e->to, &e->to_rows, l, g, &cell);
             }
+        }
+    }
     return AWQ_OK;
 }
 
 /* Groups begin with a word; only a row's last word may be part of one. */
-static void awq__mend_group(const awq__side *s, size_t n, size_t k, size_t k_end,
+static void awq__mend_group(const awq__side *packed, size_t n, size_t k, size_t k_end,
                             const awq__cell *cell) {
-    for (; k < k_end; k += 8) {
-        unsigned char *at = s->weights.data + (awq__n_at(&s->weights, n) +
-                                               awq__k_at(&s->weights, k)) / 2;
+    unsigned char *at = awq__word_of(&packed->weights, n, k);
+    for (; k < k_end; k += 8, at += 4 * AWQ_ROW_STEP) {
         uint32_t used = 0xffffffffu;
         size_t i;
         for (i = k_end - k; i < 8; i++) used &= ~(15u << 4 * (i % 4 * 2 + i / 4));
@@ -3810,18 +4028,25 @@ static void awq__mend_group(const awq__side *s, size_t n, size_t k, size_t k_end
     }
 }
 
-static void awq__mend(const awq__exchange *e) {
-    size_t n, g, matrix, size = e->from.group_size;
+/* Negative scales and those of 0 were told from the others by their cells: so are their words. */
+static void awq__mend(awq__exchange *e) {
+    size_t n, count, g, l, matrix, size = e->from.group_size;
     awq__cell cell;
-    for (n = e->n_begin; n < e->n_end; n++)
-        for (g = 0; g < e->from.groups; g++) {
-            (void)awq__read_cell(&e->from, e->to.quant.scale_dtype, n, g, &cell, &matrix);
-            if (cell.keep != 0xffffffffu || cell.flip)
-                awq__mend_group(&e->to, n, g * size,
-                                awq__min(g * size + size, e->from.in_features), &cell);
-        }
+    for (n = e->n_begin; n < e->n_end; n += count) {
+        count = awq__min(AWQ_ROW_STEP, e->n_end - n);
+        awq__find_rows(&e->from, n, count, &e->from_rows);
+        for (g = 0; g < e->from.groups; g++)
+            for (l = 0; l < count; l++) {
+                (void)awq__read_cell(&e->from, e->to.quant.scale_dtype, &e->from_rows, l, g, &cell,
+                                     &matrix);
+                if (awq__changes_words(&cell))
+                    awq__mend_group(&e->to, n + l, g * size,
+                                    awq__min(g * size + size, e->from.in_features), &cell);
+            }
+    }
 }
 
+/* All cells are looked at before the first write, then once more to write them. */
 static awq_status awq__run_exchange(awq__exchange *e) {
     e->mends = 0;
     AWQ__TRY(awq__do_cells(e, 0));
@@ -4380,6 +4605,26 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__PLACES
 #undef AWQ__ROW
 #undef AWQ__STEP
+#undef AWQ__WORDS
+#undef AWQ__F16_BF16
+#undef AWQ__F16_F32
+#undef AWQ__F16_ONLY
+#undef AWQ__NO_MAP
+#undef AWQ__PLACES
+#undef AWQ__ROW
+#undef AWQ__STEP
+#undef AWQ__SWAP
+#undef AWQ__TRANSPOSE
+#undef AWQ__WORDS
+#undef AWQ__F16_BF16
+#undef AWQ__F16_F32
+#undef AWQ__F16_ONLY
+#undef AWQ__NO_MAP
+#undef AWQ__PLACES
+#undef AWQ__ROW
+#undef AWQ__STEP
+#undef AWQ__SWAP
+#undef AWQ__TRANSPOSE
 #undef AWQ__WORDS
 #undef AWQ__CHUNK
 #undef AWQ__BLOCK
