@@ -1,11 +1,9 @@
 /*  export_tiny.c FOLDER TEXT   a small random model quantized and exported, for readers in other
     languages: FOLDER/directory, FOLDER/saved.gguf, and FOLDER/ids, the tokens of TEXT. Prints the
-    perplexity of the first of them. */
+    perplexity of TEXT. */
 #include "../export.h"
 #include "../quantize.h"
 #include "tiny.h"
-
-enum { TOKENS = 4 * WINDOW };       /* calibrated on and scored */
 
 typedef struct paths { char original[256], saved[256], directory[256], ids[256]; } paths;
 

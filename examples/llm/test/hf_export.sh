@@ -12,5 +12,6 @@ python=${PYTHON:-python3}
 }
 rm -rf "$2"
 mkdir -p "$2"
-"$1" "$2" "$text"
-"$python" "$here/../check_hf_export.py" "$2/directory" "$2/saved.gguf" "$2/ids" "$text"
+perplexity=$("$1" "$2" "$text")
+"$python" -B "$here/../check_hf_export.py" "$2/directory" "$2/saved.gguf" "$2/ids" "$text" \
+    "$perplexity"

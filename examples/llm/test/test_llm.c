@@ -1352,6 +1352,7 @@ int main(void)
     snprintf(path, sizeof path, "test-llm-%ld.gguf", (long)getpid());
     snprintf(other_path, sizeof other_path, "test-llm-%ld-saved.gguf", (long)getpid());
     snprintf(directory, sizeof directory, "test-llm-%ld-directory", (long)getpid());
+    setenv("CMOCKA_TEST_ABORT", "1", 0); /* a failed test's threads would run on in its frame */
     failed = cmocka_run_group_tests(tests, NULL, NULL);
     remove(path);
     remove(other_path);
