@@ -7,6 +7,7 @@ PREFIX ?= /usr/local
 CC     ?= cc
 CFLAGS ?= -O3
 ARGS   ?=
+RUNS   ?= 1000000
 
 EXAMPLE_CFLAGS = -std=c99 $(CFLAGS) -Wall -Wextra -I. -Iexamples/common
 EXAMPLE_LIBS   = -lm -pthread
@@ -21,10 +22,12 @@ MAKEFLAGS     += --no-print-directory
 
 help:
 	@echo 'make demo        quantize a real transformer layer: table and picture, offline, in seconds'
-	@echo 'make llm         quantize a real LLM and measure it; MODEL=x.gguf TEXT= CALIB= ARGS='
+	@echo 'make llm         quantize a real LLM and measure it; MODEL=file-or-folder TEXT= CALIB= ARGS='
+	@echo 'make convert     other layouts for a quantized model; ARGS="IN --list", "IN OUT --to gptq"'
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'
 	@echo 'make golden      the reference cases in GOLDEN=folder'
+	@echo 'make fuzz        the readers of foreign files under libFuzzer; RUNS=10000000'
 	@echo 'make mutants     plant bugs; each must turn the tests red (an hour)'
 	@echo 'make firmware    inference on an emulated Cortex-M4, bit for bit as on this machine'
 	@echo 'make board       the test bodies on that board (minutes)'
@@ -43,15 +46,25 @@ demo: $(BUILD)/demo/demo
 llm: $(BUILD)/llm/llm
 	MODEL='$(MODEL)' TEXT='$(TEXT)' CALIB='$(CALIB)' sh examples/llm/run.sh $(BUILD)/llm $(ARGS)
 
+convert: $(BUILD)/convert/convert
+	$(BUILD)/convert/convert $(ARGS)
+
 $(BUILD)/demo/demo: $(wildcard examples/demo/*.c examples/demo/*.h) $(HEADERS)
 	@$(NEED) cc
 	@mkdir -p $(@D)
 	$(CC) $(EXAMPLE_CFLAGS) -Iexamples/demo $(wildcard examples/demo/*.c) -o $@ $(EXAMPLE_LIBS)
 
 $(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(FORMATS) $(HEADERS)
-	@$(NEED) cc
+	@$(NEED) cc json
 	@mkdir -p $(@D)
-	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) -o $@ $(EXAMPLE_LIBS)
+	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
+
+CONVERT = $(wildcard examples/convert/*.c) $(addprefix examples/llm/,names.c rope.c rope_order.c hf_config.c)
+
+$(BUILD)/convert/convert: $(CONVERT) $(wildcard examples/convert/*.h examples/llm/*.h) $(FORMATS) $(HEADERS)
+	@$(NEED) cc json
+	@mkdir -p $(@D)
+	$(CC) $(EXAMPLE_CFLAGS) $(CONVERT) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
 
 # ---- tests ---------------------------------------------------------------------------------------
 
@@ -68,6 +81,10 @@ golden: tools
 
 sanitize: tools
 	AWQ_SANITIZE_SIMD=1 bash tests/scripts/sanitize.sh $(BUILD)/sanitize-simd
+
+fuzz:
+	@$(NEED) cc pkg-config json clang fuzzer
+	bash tests/scripts/fuzz.sh $(BUILD)/fuzz $(RUNS)
 
 mutants: tools
 	bash tests/scripts/mutants.sh $(BUILD)/mutants
@@ -89,7 +106,7 @@ count-isa:
 	bash tests/scripts/count.sh $(BUILD)/count $(ISA)
 
 tools:
-	@$(NEED) cc c++ cmake pkg-config cmocka binutils --if-possible clang
+	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang fuzzer
 
 # ---- measuring, installing -----------------------------------------------------------------------
 
@@ -123,6 +140,6 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help demo llm test golden sanitize mutants firmware board test-isa count-isa tools bench bench-build bench-peers \
-        bench-report install clean
+.PHONY: help demo llm convert test golden sanitize fuzz mutants firmware board test-isa count-isa \
+        tools bench bench-build bench-peers bench-report install clean
 .DEFAULT_GOAL := help

@@ -31,7 +31,7 @@
     CONTENTS   search for the tag
         >>config >>types                        what every part uses
         >>calibrate >>search >>fold >>clip >>quantize      find good integers
-        >>pack >>matmul >>kernels               store them and run them
+        >>pack >>layouts >>matmul >>kernels     store them, exchange them, run them
 
     AWQ IN ONE SCREEN   (Lin et al., "AWQ", MLSys 2024; docs/how-awq-works.md goes slowly)
         A linear computes y = W x. Rounding W to 4 bits changes y by dW x, so an error counts as
@@ -150,13 +150,22 @@ extern "C" {
     X(AWQ_ERR_SCALE,        -8, "a group's scale is too large for the scale dtype")                \
     X(AWQ_ERR_FORMAT,       -9, "not a packed tensor of a known version, or truncated or corrupt") \
     X(AWQ_ERR_MISMATCH,    -10, "activations were prepared for another shape or kernel set")       \
-    X(AWQ_ERR_CALLBACK,    -11, "the host's loss callback failed")
+    X(AWQ_ERR_CALLBACK,    -11, "the host's loss callback failed")                                 \
+    X(AWQ_ERR_OUT_FEATURES,-12, "out_features is not a multiple of what the layout needs")         \
+    X(AWQ_ERR_IN_FEATURES, -13, "in_features is not a multiple of what the layout needs")          \
+    X(AWQ_ERR_GROUP_SIZE,  -14, "the layout has no such group_size")                               \
+    X(AWQ_ERR_SHORT_GROUP, -15, "the layout has no short last group: in_features % group_size")    \
+    X(AWQ_ERR_GROUP_SPLIT, -16, "groups differ or do not divide, where one of them becomes many")  \
+    X(AWQ_ERR_ASYMMETRIC,  -17, "a zero point is not 8, and the target is symmetric")              \
+    X(AWQ_ERR_ZERO_POINT,  -18, "the target cannot hold a zero point (GPTQ v1: 0; 4 bits: 16)")    \
+    X(AWQ_ERR_ROUNDING,    -19, "the target cannot hold a value exactly, and may not round it")    \
+    X(AWQ_ERR_ACT_ORDER,   -20, "group_index is not k / group_size: act order is not supported")
 
 typedef enum awq_status {
 #define AWQ__X(name, value, text) name = value,
     AWQ_STATUS_LIST(AWQ__X)
 #undef AWQ__X
-    AWQ_STATUS_END = -12
+    AWQ_STATUS_END = -21
 } awq_status;
 
 typedef enum awq_dtype { AWQ_F32 = 0, AWQ_F16 = 1, AWQ_BF16 = 2 } awq_dtype;
@@ -587,7 +596,7 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
 #endif /* AWQ_INFERENCE_ONLY */
 
 /* =================================================================================================
-   >>pack   (foreign layouts will have their importers and exporters at the end of this section)
+   >>pack
    ============================================================================================== */
 
 #define AWQ_LAYOUT_ROWS16 1     /* the native layout: see FORMAT                                  */
@@ -655,6 +664,123 @@ AWQDEF awq_status awq_unpack(const awq_kernels *k, const awq_packed *packed, awq
 AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, const float *scale,
                                       const float *clip_max, void *memory, size_t memory_size,
                                       size_t row_begin, size_t row_end, awq_where *where);
+
+#endif /* AWQ_INFERENCE_ONLY */
+
+/* =================================================================================================
+   >>layouts   4-bit weights as other projects store them, to packed tensors and back
+   ============================================================================================== */
+
+#ifndef AWQ_INFERENCE_ONLY
+
+/*  docs/formats.md has their closed forms. N = out_features, K = in_features, G groups, Z as in
+    AutoAWQ's gemv: G / 8 rounded up, to a multiple of 2 at group 64, of 4 at group 32. Words of 8
+    nibbles, nibble 0 lowest. Planes have these rows and columns:
+                        weights            scales        zeros
+      GEMM              i32 [K, N/8]       [G, N]        i32 [G, N/8]   AutoAWQ gemm_pack
+      GEMV              i32 [N, K/8]       [N, 8 Z]      i32 [N, Z]     AutoAWQ gemv
+      GEMV_FAST         i16 [N/4, K]       [8 Z, N]      [8 Z, N], -scale * zero
+      MARLIN            i32 [K/16, 2 N]    [G, N]                       IST-DASLab marlin
+      MARLIN_ZP         i32 [K/16, 2 N]    [G, N]        i32 [G, N/8]   vLLM awq_marlin
+      GPTQ              i32 [K/8, N]       [G, N]        i32 [G, N/8], zero - 1
+      GPTQ_V2           i32 [K/8, N]       [G, N]        i32 [G, N/8]
+      COMPRESSED        i32 [N, K/8]       [N, G]        i32 [N/8, G]; rounded up; if asymmetric
+      TINYCHAT_Q4_3, 4  u8 [N, K/2]        [N, K/32]                    x86, Arm
+      TINYCHAT_Q4_6     i32 [N, K/8]       [N, 8 Z]      i32 [N, Z], 8  CUDA
+      GGML_Q4_0, Q4_1   blocks [N, K/32] of 18, 20 bytes                                          */
+typedef enum awq_layout {
+    AWQ_GEMM = 1,           /* AutoAWQ, the usual AWQ checkpoint                                  */
+    AWQ_GEMV,
+    AWQ_GEMV_FAST,          /* = llm-awq v2                                                       */
+    AWQ_MARLIN,
+    AWQ_MARLIN_ZP,
+    AWQ_GPTQ,               /* v1 and ExLlama: cannot hold a zero point of 0                      */
+    AWQ_GPTQ_V2,
+    AWQ_COMPRESSED,         /* compressed-tensors, pack-quantized                                 */
+    AWQ_TINYCHAT_Q4_3,
+    AWQ_TINYCHAT_Q4_4,
+    AWQ_TINYCHAT_Q4_6,
+    AWQ_GGML_Q4_0,
+    AWQ_GGML_Q4_1
+} awq_layout;
+
+#define AWQ_LAYOUT_END  14      /* layouts are 1 .. AWQ_LAYOUT_END - 1                            */
+#define AWQ_EXPORT_STEP 64      /* row ranges of awq_export begin at multiples of this            */
+
+/*  A layout's rules, for messages and choices.                                                   */
+typedef struct awq_layout_rules {
+    const char *name;           /* "gemm"                                                         */
+    size_t out_multiple, in_multiple;   /* of out_features, in_features                           */
+    int group_sizes[4];         /* the allowed ones, ended by 0; -1: the whole row                */
+    int group_from;             /* also all multiples of 8 from here on; 0: none                  */
+    int short_group;            /* 1: group_size need not divide in_features                      */
+    int symmetric;              /* 1: no zero points, 0: always, -1: as quant.symmetric says      */
+    unsigned scale_dtypes;      /* sum of 1 << awq_dtype                                          */
+} awq_layout_rules;
+
+/*  Elements (r, c) of element_size bytes at data + r * stride + c * element_size, stride in bytes.
+    Little-endian on every host; data needs no alignment. rows = 0: the layout has no such plane. */
+typedef struct awq_plane {
+    void  *data;
+    size_t rows, cols, element_size, stride;
+} awq_plane;
+
+/*  A linear in another project's layout.                                                         */
+typedef struct awq_foreign {
+    awq_layout layout;
+    size_t     out_features, in_features;
+    awq_quant  quant;
+    awq_plane  weights, scales, zeros;
+    const void *group_index;    /* GPTQ's and compressed-tensors' g_idx, int32 [in_features], or
+                                   NULL: read by awq_import, must be k / group_size               */
+} awq_foreign;
+
+/*  awq_layout_rules_of  -  all zeros, name "" for a layout that does not exist                   */
+AWQDEF awq_layout_rules awq_layout_rules_of(awq_layout layout);
+
+/*  awq_foreign_init  -  check the layout's rules and describe its planes, dense; data is NULL
+
+    The caller then sets data (and strides, if planes are wider). quant.symmetric becomes what the
+    layout stores, unless that is free (COMPRESSED). scale_dtype is that of the foreign scales.
+    Errors    NULL, SHAPE (0 or too large), CONFIG (no such layout; bits is not 4), DTYPE (of the
+              scales), OUT_FEATURES, IN_FEATURES, GROUP_SIZE, SHORT_GROUP                         */
+AWQDEF awq_status awq_foreign_init(awq_foreign *foreign, awq_layout layout, awq_quant quant,
+                                   size_t out_features, size_t in_features);
+/*  Bytes from a plane's first to its last; 0 if it has none, or they overflow.                   */
+AWQDEF size_t     awq_plane_size(const awq_plane *plane);
+
+/*  awq_import  -  rows [row_begin, row_end) of foreign weights into an awq_packed_init()ed tensor
+
+    Formula   q, zero, scale as stored. Where a scale is negative (Q4_0, TinyChat), 15 - q, 15 -
+              zero and |scale|; where it is 0, the weights are: q = zero = 8, the smallest scale.
+              GEMV_FAST: zero = round(-scaled_zero / scale). Q4_1: zero = round(-m / d), exact if m
+              = fp16(-zero d); d = 0: q = 9 or 7, zero 8, scale |m|.
+    Groups    the packed group_size may divide the foreign one (grids repeat), or be a multiple (the
+              grids of its groups must agree); both multiples of 8, or the whole row
+    Range     as awq_pack: multiples of AWQ_ROW_STEP, row_end may be out_features
+    Threads   disjoint ranges may run at once; each is checked before its first write
+    Errors    NULL, SHAPE, CONFIG (bits), DTYPE, RANGE, FORMAT (the header), those of
+              awq_foreign_init, GROUP_SPLIT, ACT_ORDER; DATA (a scale is NaN or infinite),
+              ASYMMETRIC, ZERO_POINT (v1: 16; GEMV_FAST, Q4_1: outside 0 .. 15), ROUNDING (a scale
+              in the packed dtype, or a scaled zero that is no multiple of its scale).
+              where->row, col: the weight; matrix: 0 weights, 1 scales, 2 zeros, 3 group_index    */
+AWQDEF awq_status awq_import(const awq_kernels *k, const awq_foreign *from, void *memory,
+                             size_t memory_size, size_t row_begin, size_t row_end,
+                             awq_where *where);
+
+/*  awq_export  -  rows [row_begin, row_end) of a packed tensor into foreign planes
+
+    Without allow_rounding what is written imports to the same q, zeros and scales. With it, a scale
+    may be rounded to the foreign dtype (never to 0 or infinity), and Q4_1's minimum to fp16(-zero
+    scale). Padding of planes that have some is written by the range that ends at out_features.
+    Groups    as awq_import
+    Range     row_begin a multiple of AWQ_EXPORT_STEP, row_end too or = out_features
+    Threads   disjoint ranges may run at once and share no byte; checked before the first write
+    Errors    as awq_import; ASYMMETRIC (a zero point is not 8 where none are stored), ZERO_POINT
+              (GPTQ: 0), ROUNDING                                                                 */
+AWQDEF awq_status awq_export(const awq_kernels *k, const awq_packed *from, const awq_foreign *to,
+                             int allow_rounding, size_t row_begin, size_t row_end,
+                             awq_where *where);
 
 #endif /* AWQ_INFERENCE_ONLY */
 
@@ -3719,6 +3845,1042 @@ AWQDEF awq_status awq_quantize_packed(const awq_kernels *k, awq_matrix weight, c
                               row_end, where);
 }
 
+/* =================================================================================================
+   >>impl-layouts   one table of places, one driver
+
+   In every layout, the packed one too, the place of a nibble is a sum: each bit of its row n and of
+   its input k adds a move of its own. So a layout is a row of numbers, 16 x 64 nibbles of it are a
+   permutation of ten bits, and any two layouts differ by at most three exchanges of bits.
+   ============================================================================================== */
+
+/* The low `bits` bits of an index move it by move[]; what is above them, by `step` each, or, where
+   step is 0, by the plane's stride. In nibbles; in elements where scales are meant. */
+typedef struct awq__axis {
+    unsigned char bits;
+    unsigned short move[6], step;
+} awq__axis;
+typedef struct awq__map {
+    unsigned char first;
+    awq__axis n, k; /* zeros and scales: k counts groups */
+} awq__map;
+
+typedef enum awq__zero_kind {
+    AWQ__ZERO_IS_8,
+    AWQ__ZERO_NIBBLE,
+    AWQ__ZERO_LESS_1, /* GPTQ v1 */
+    AWQ__ZERO_SCALED  /* -zero * scale, in the type of the scales */
+} awq__zero_kind;
+
+typedef struct awq__layout {
+    char name[16];
+    unsigned short out_multiple, in_multiple;
+    short group_sizes[4], group_from;
+    signed char short_group, symmetric;
+    unsigned char scale_dtypes, zero_kind, padded /* to AutoAWQ's Z words of groups */;
+    unsigned char element;  /* bytes of an element of the weights */
+    unsigned char lane;     /* tiles go along bits lane, lane + 1 of n */
+    awq__map weights, zeros, scales;
+} awq__layout;
+
+#define AWQ__ROW       { 0, { 0 }, 0 }
+#define AWQ__STEP(step) { 0, { 0 }, step }
+#define AWQ__NO_MAP    { 0, AWQ__ROW, AWQ__ROW }
+#define AWQ__F16_ONLY  (1 << AWQ_F16)
+#define AWQ__F16_BF16  (1 << AWQ_F16 | 1 << AWQ_BF16)
+#define AWQ__F16_F32   (1 << AWQ_F16 | 1 << AWQ_F32)
+
+/* The first is the packed layout, whose planes are its sections. */
+static const awq__layout *awq__find_layout(int layout) {
+    static const awq__layout layouts[AWQ_LAYOUT_END] = {
+        { "rows16", 1, 1, { -1 }, 8, 1, -1, AWQ__F16_BF16 | AWQ__F16_F32, AWQ__ZERO_NIBBLE, 0, 4, 0,
+          { 0, { 4, { 8, 16, 32, 64 }, 0 }, { 3, { 2, 4, 1 }, 128 } },
+          { 0, { 4, { 2, 4, 8, 1 }, 0 }, AWQ__STEP(16) },
+          { 0, { 4, { 1, 2, 4, 8 }, 0 }, AWQ__STEP(16) } },
+        { "gemm", 32, 8, { -1 }, 8, 0, 0, AWQ__F16_BF16, AWQ__ZERO_NIBBLE, 0, 4, 3,
+          { 0, { 3, { 4, 1, 2 }, 8 }, AWQ__ROW },
+          { 0, { 3, { 4, 1, 2 }, 8 }, AWQ__ROW },
+          { 0, AWQ__STEP(1), AWQ__ROW } },
+        { "gemv", 8, 8, { 32, 64 }, 128, 0, 0, AWQ__F16_ONLY, AWQ__ZERO_NIBBLE, 1, 4, 0,
+          { 0, AWQ__ROW, { 3, { 1, 2, 4 }, 8 } },
+          { 0, AWQ__ROW, AWQ__STEP(1) },
+          { 0, AWQ__ROW, AWQ__STEP(1) } },
+        { "gemv_fast", 8, 64, { 32, 64 }, 128, 0, 0, AWQ__F16_BF16, AWQ__ZERO_SCALED, 1, 2, 0,
+          { 0, { 2, { 64, 128 }, 0 }, { 6, { 4, 8, 16, 1, 2, 32 }, 256 } },
+          { 0, AWQ__STEP(1), AWQ__ROW },
+          { 0, AWQ__STEP(1), AWQ__ROW } },
+        { "marlin", 256, 128, { 128, -1 }, 0, 0, 1, AWQ__F16_ONLY, AWQ__ZERO_IS_8, 0, 4, 4,
+          { 0, { 6, { 128, 256, 512, 2, 8, 16 }, 1024 }, { 4, { 4, 32, 64, 1 }, 0 } },
+          AWQ__NO_MAP,
+          { 0, { 6, { 8, 16, 32, 1, 2, 4 }, 64 }, AWQ__ROW } },
+        { "awq_marlin", 64, 128, { 32, 64, 128, -1 }, 0, 0, 0, AWQ__F16_BF16, AWQ__ZERO_NIBBLE, 0,
+          4, 4,
+          { 0, { 6, { 128, 256, 512, 2, 8, 16 }, 1024 }, { 4, { 4, 32, 64, 1 }, 0 } },
+          { 0, { 6, { 8, 16, 32, 4, 1, 2 }, 64 }, AWQ__ROW },
+          { 0, { 6, { 8, 16, 32, 1, 2, 4 }, 64 }, AWQ__ROW } },
+        { "gptq", 32, 32, { -1 }, 8, 1, 0, AWQ__F16_BF16, AWQ__ZERO_LESS_1, 0, 4, 0,
+          { 0, AWQ__STEP(8), { 3, { 1, 2, 4 }, 0 } },
+          { 0, AWQ__STEP(1), AWQ__ROW },
+          { 0, AWQ__STEP(1), AWQ__ROW } },
+        { "gptq_v2", 32, 32, { -1 }, 8, 1, 0, AWQ__F16_BF16, AWQ__ZERO_NIBBLE, 0, 4, 0,
+          { 0, AWQ__STEP(8), { 3, { 1, 2, 4 }, 0 } },
+          { 0, AWQ__STEP(1), AWQ__ROW },
+          { 0, AWQ__STEP(1), AWQ__ROW } },
+        { "compressed", 1, 1, { -1 }, 8, 0, -1, AWQ__F16_BF16 | AWQ__F16_F32, AWQ__ZERO_NIBBLE, 0,
+          4, 0,
+          { 0, AWQ__ROW, { 3, { 1, 2, 4 }, 8 } },
+          { 0, { 3, { 1, 2, 4 }, 0 }, AWQ__STEP(8) },
+          { 0, AWQ__ROW, AWQ__STEP(1) } },
+        { "q4_3", 1, 64, { 32 }, 0, 0, 1, AWQ__F16_F32, AWQ__ZERO_IS_8, 0, 1, 0,
+          { 0, AWQ__ROW, { 6, { 2, 4, 8, 16, 32, 1 }, 64 } },
+          AWQ__NO_MAP,
+          { 0, AWQ__ROW, AWQ__STEP(1) } },
+        { "q4_4", 1, 32, { 32 }, 0, 0, 1, AWQ__F16_F32, AWQ__ZERO_IS_8, 0, 1, 0,
+          { 0, AWQ__ROW, { 5, { 2, 4, 8, 16, 1 }, 32 } },
+          AWQ__NO_MAP,
+          { 0, AWQ__ROW, AWQ__STEP(1) } },
+        { "q4_6", 1, 128, { 128 }, 0, 0, 1, AWQ__F16_F32, AWQ__ZERO_NIBBLE, 1, 4, 0,
+          { 0, AWQ__ROW, { 3, { 1, 2, 4 }, 8 } },
+          { 0, AWQ__ROW, AWQ__STEP(1) },
+          { 0, AWQ__ROW, AWQ__STEP(1) } },
+        { "q4_0", 1, 32, { 32 }, 0, 0, 1, AWQ__F16_ONLY, AWQ__ZERO_IS_8, 0, 18, 0,
+          { 4, AWQ__ROW, { 5, { 2, 4, 8, 16, 1 }, 36 } },
+          AWQ__NO_MAP,
+          { 0, AWQ__ROW, AWQ__STEP(9) } },
+        { "q4_1", 1, 32, { 32 }, 0, 0, 0, AWQ__F16_ONLY, AWQ__ZERO_SCALED, 0, 20, 0,
+          { 8, AWQ__ROW, { 5, { 2, 4, 8, 16, 1 }, 40 } },
+          { 1, AWQ__ROW, AWQ__STEP(10) },
+          { 0, AWQ__ROW, AWQ__STEP(10) } }
+    };
+    return layout > 0 && layout < AWQ_LAYOUT_END ? &layouts[layout] : &layouts[0];
+}
+
+/* IST-DASLab's order of the scales of whole rows. */
+static const awq__map *awq__scale_map(const awq__layout *layout, size_t groups) {
+    static const awq__map whole_rows = { 0, { 5, { 1, 8, 16, 2, 4 }, 32 }, AWQ__ROW };
+    return layout->lane == 4 && groups == 1 ? &whole_rows : &layout->scales;
+}
+
+AWQDEF awq_layout_rules awq_layout_rules_of(awq_layout layout) {
+    const awq__layout *from = awq__find_layout((int)layout);
+    awq_layout_rules rules;
+    size_t i;
+    memset(&rules, 0, sizeof rules);
+    rules.name = "";
+    if (from == awq__find_layout(0)) return rules;
+    rules.name = from->name;
+    rules.out_multiple = from->out_multiple;
+    rules.in_multiple = from->in_multiple;
+    for (i = 0; i < 4; i++) rules.group_sizes[i] = from->group_sizes[i];
+    rules.group_from = from->group_from;
+    rules.short_group = from->short_group;
+    rules.symmetric = from->symmetric;
+    rules.scale_dtypes = from->scale_dtypes;
+    return rules;
+}
+
+/* ---- planes ---------------------------------------------------------------------------------- */
+
+AWQDEF size_t awq_plane_size(const awq_plane *plane) {
+    if (!plane || plane->rows == 0 || plane->cols == 0) return 0;
+    return awq__size_or_0(awq__add(awq__mul(plane->rows - 1, plane->stride),
+                                   awq__mul(plane->cols, plane->element_size)));
+}
+
+/* A plane for n_count rows and k_count inputs or groups, dense; `unit`: nibbles of a map's move. */
+static awq_plane awq__dense_plane(const awq__map *map, size_t unit, size_t element, size_t n_count,
+                                  size_t k_count) {
+    int by_row = map->n.step == 0;
+    const awq__axis *row = by_row ? &map->n : &map->k, *col = by_row ? &map->k : &map->n;
+    size_t rows = by_row ? n_count : k_count, cols = by_row ? k_count : n_count;
+    awq_plane plane;
+    plane.data = NULL;
+    plane.rows = awq__ceil_div(rows, (size_t)1 << row->bits);
+    cols = awq__mul(awq__ceil_div(cols, (size_t)1 << col->bits), col->step * unit);
+    plane.cols = awq__ceil_div(cols, 2 * element);
+    plane.element_size = element;
+    plane.stride = awq__mul(plane.cols, element);
+    return plane;
+}
+
+/* AutoAWQ's 8 Z. */
+static size_t awq__padded_groups(size_t groups, size_t group_size) {
+    return awq__align(groups, group_size >= 128 ? 8 : group_size == 64 ? 16 : 32);
+}
+
+static awq_status awq__check_group_size(const awq__layout *layout, int group_size, size_t in) {
+    size_t size = group_size == -1 ? in : (size_t)group_size;
+    int known = layout->group_from && size >= (size_t)layout->group_from && size % 8 == 0, i;
+    for (i = 0; i < 4; i++)
+        known |= layout->group_sizes[i] == -1 ? size == in : size == (size_t)layout->group_sizes[i];
+    if (!known) return AWQ_ERR_GROUP_SIZE;
+    return in % size && !layout->short_group ? AWQ_ERR_SHORT_GROUP : AWQ_OK;
+}
+
+static awq_status awq__check_layout(const awq__layout *layout, awq_quant quant, size_t out,
+                                    size_t in) {
+    if (layout == awq__find_layout(0) || quant.bits != 4) return AWQ_ERR_CONFIG;
+    AWQ__TRY(awq__check_quant(quant));
+    if (!(layout->scale_dtypes >> quant.scale_dtype & 1)) return AWQ_ERR_DTYPE;
+    if (out == 0 || in == 0) return AWQ_ERR_SHAPE;
+    if (out % layout->out_multiple) return AWQ_ERR_OUT_FEATURES;
+    if (in % layout->in_multiple) return AWQ_ERR_IN_FEATURES;
+    return awq__check_group_size(layout, quant.group_size, in);
+}
+
+/* Twice its size is an offset in nibbles, so it must fit, too. */
+static int awq__plane_fits(const awq_plane *plane) {
+    return plane->rows == 0 || (awq_plane_size(plane) && awq_plane_size(plane) <= SIZE_MAX / 2);
+}
+
+AWQDEF awq_status awq_foreign_init(awq_foreign *foreign, awq_layout layout, awq_quant quant,
+                                   size_t out_features, size_t in_features) {
+    const awq__layout *l = awq__find_layout((int)layout);
+    size_t groups, bytes = awq_dtype_size(quant.scale_dtype), unit;
+    awq_foreign f;
+    if (!foreign) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_layout(l, quant, out_features, in_features));
+    memset(&f, 0, sizeof f);
+    f.layout = layout;
+    f.out_features = out_features;
+    f.in_features = in_features;
+    f.quant = quant;
+    if (l->symmetric >= 0) f.quant.symmetric = l->symmetric;
+    groups = awq_group_count(in_features, quant.group_size);
+    if (l->padded)
+        groups = awq__padded_groups(groups, awq__group_size(in_features, quant.group_size));
+    f.weights = awq__dense_plane(&l->weights, 1, l->element, out_features, in_features);
+    if (l->element <= 4)
+        f.scales = awq__dense_plane(awq__scale_map(l, groups), 2 * bytes, bytes, out_features,
+                                    groups);
+    unit = l->zero_kind == AWQ__ZERO_SCALED ? bytes : 4;
+    if (l->element <= 4 && l->zero_kind != AWQ__ZERO_IS_8 &&
+        !(l->symmetric < 0 && quant.symmetric))
+        f.zeros = awq__dense_plane(&l->zeros, l->zero_kind == AWQ__ZERO_SCALED ? 2 * unit : 1,
+                                   unit, out_features, groups);
+    if (!awq__plane_fits(&f.weights) || !awq__plane_fits(&f.scales) || !awq__plane_fits(&f.zeros))
+        return AWQ_ERR_SHAPE;
+    *foreign = f;
+    return AWQ_OK;
+}
+
+static awq_status awq__check_plane(const awq_plane *plane, const awq_plane *expected) {
+    if (plane->rows != expected->rows) return AWQ_ERR_SHAPE;
+    if (plane->rows == 0) return AWQ_OK;
+    if (plane->cols != expected->cols || plane->element_size != expected->element_size)
+        return AWQ_ERR_SHAPE;
+    if (plane->rows > 1 && plane->stride < expected->stride) return AWQ_ERR_SHAPE;
+    if (!awq__plane_fits(plane)) return AWQ_ERR_SHAPE;
+    return plane->data ? AWQ_OK : AWQ_ERR_NULL;
+}
+
+static awq_status awq__check_foreign(const awq_foreign *f) {
+    awq_foreign expected;
+    AWQ__TRY(awq_foreign_init(&expected, f->layout, f->quant, f->out_features, f->in_features));
+    AWQ__TRY(awq__check_plane(&f->weights, &expected.weights));
+    AWQ__TRY(awq__check_plane(&f->scales, &expected.scales));
+    return awq__check_plane(&f->zeros, &expected.zeros);
+}
+
+static awq_status awq__check_group_index(const awq_foreign *f, awq_where *where) {
+    const unsigned char *index = (const unsigned char *)f->group_index;
+    size_t size = awq__group_size(f->in_features, f->quant.group_size), k;
+    for (k = 0; index && k < f->in_features; k++)
+        if (awq__load_le32(index + 4 * k) != k / size)
+            return awq__fail(where, AWQ_ERR_ACT_ORDER, 3, 0, k);
+    return AWQ_OK;
+}
+
+/* ---- one side of an exchange ----------------------------------------------------------------- */
+
+/* A map laid over memory. Offsets are in nibbles, low nibble of a byte first. */
+typedef struct awq__field {
+    unsigned char *data;
+    const awq__map *map;
+    size_t unit, stride;
+} awq__field;
+
+typedef struct awq__side {
+    const awq__layout *layout;
+    awq__field weights, zeros, scales;
+    size_t in_features, group_size, groups;
+    awq_quant quant;
+    awq__zero_kind zero_kind;
+    int is_packed;
+} awq__side;
+
+static awq__field awq__make_field(void *data, const awq__map *map, size_t unit, size_t stride) {
+    awq__field field;
+    field.data = (unsigned char *)data;
+    field.map = map;
+    field.unit = unit;
+    field.stride = 2 * stride;
+    return field;
+}
+
+static size_t awq__axis_at(const awq__field *field, const awq__axis *axis, size_t index) {
+    size_t step = axis->step ? axis->step * field->unit : field->stride, b;
+    size_t at = (index >> axis->bits) * step;
+    for (b = 0; b < axis->bits; b++)
+        if (index >> b & 1) at += axis->move[b] * field->unit;
+    return at;
+}
+static size_t awq__n_at(const awq__field *f, size_t n) { return awq__axis_at(f, &f->map->n, n); }
+static size_t awq__k_at(const awq__field *f, size_t k) {
+    return f->map->first * f->unit + awq__axis_at(f, &f->map->k, k);
+}
+
+static unsigned awq__get_nibble(const unsigned char *data, size_t at) {
+    return (unsigned)data[at / 2] >> at % 2 * 4 & 15u;
+}
+static void awq__set_nibble(unsigned char *data, size_t at, unsigned q) {
+    unsigned shift = (unsigned)(at % 2) * 4;
+    data[at / 2] = (unsigned char)((data[at / 2] & ~(15u << shift)) | q << shift);
+}
+
+static void awq__set_side(awq__side *side, int layout, awq_quant quant, size_t in) {
+    side->layout = awq__find_layout(layout);
+    side->in_features = in;
+    side->group_size = awq__group_size(in, quant.group_size);
+    side->groups = awq__ceil_div(in, side->group_size);
+    side->quant = quant;
+    side->zero_kind = (awq__zero_kind)side->layout->zero_kind;
+    if (side->layout->symmetric < 0 && quant.symmetric) side->zero_kind = AWQ__ZERO_IS_8;
+    side->is_packed = layout == 0;
+}
+
+static awq__side awq__foreign_side(const awq_foreign *f) {
+    awq__side side;
+    const awq_plane *scales = f->scales.rows ? &f->scales : &f->weights;
+    const awq_plane *zeros = f->zeros.rows ? &f->zeros : &f->weights;
+    size_t unit = 2 * awq_dtype_size(f->quant.scale_dtype);
+    awq__set_side(&side, (int)f->layout, f->quant, f->in_features);
+    side.weights = awq__make_field(f->weights.data, &side.layout->weights, 1, f->weights.stride);
+    side.scales = awq__make_field(scales->data, awq__scale_map(side.layout, side.groups), unit,
+                                  scales->stride);
+    side.zeros = awq__make_field(zeros->data, &side.layout->zeros,
+                                 side.zero_kind == AWQ__ZERO_SCALED ? unit : 1, zeros->stride);
+    return side;
+}
+
+static awq__side awq__packed_side(const awq_packed *p, unsigned char *bytes) {
+    awq__side side;
+    size_t dtype = awq_dtype_size(p->quant.scale_dtype);
+    awq__set_side(&side, 0, p->quant, p->in_features);
+    side.weights = awq__make_field(bytes + p->q_offset, &side.layout->weights, 1,
+                                   awq__row_words(p->quant, p->in_features) * 4 * AWQ_ROW_STEP);
+    side.scales = awq__make_field(bytes + p->scales_offset, &side.layout->scales, 2 * dtype,
+                                  side.groups * AWQ_ROW_STEP * dtype);
+    side.zeros = awq__make_field(bytes + p->zeros_offset, &side.layout->zeros, 1,
+                                 side.groups * awq__zero_bytes(4));
+    return side;
+}
+
+/* ---- scales and zero points ------------------------------------------------------------------ */
+
+/* Where the scales and zero points of AWQ_ROW_STEP rows stand, but for the group. */
+typedef struct awq__rows {
+    size_t scale[AWQ_ROW_STEP], zero[AWQ_ROW_STEP];
+    int scales_follow, zeros_follow; /* one another; the zeros in any order in 8 bytes */
+} awq__rows;
+
+static void awq__find_rows(const awq__side *s, size_t n, size_t count, awq__rows *rows) {
+    size_t l;
+    rows->scales_follow = rows->zeros_follow = count == AWQ_ROW_STEP;
+    for (l = 0; l < count; l++) {
+        rows->scale[l] = awq__n_at(&s->scales, n + l);
+        rows->zero[l] = awq__n_at(&s->zeros, n + l);
+        rows->scales_follow &= rows->scale[l] == rows->scale[0] + l * s->scales.unit;
+        rows->zeros_follow &= rows->zero[l] - rows->zero[0] < AWQ_ROW_STEP;
+    }
+}
+
+/* The grid of a group, and what becomes of the group's words: (word & keep) ^ flip. */
+typedef struct awq__cell {
+    float scale;
+    int zero;
+    uint32_t keep, flip;
+} awq__cell;
+
+static float awq__to_dtype(float x, awq_dtype dtype) {
+    unsigned char bytes[4];
+    awq__store_float(bytes, dtype, x);
+    return awq__load_float(bytes, dtype);
+}
+
+static awq_status awq__bad_cell(size_t *matrix, size_t which, awq_status status) {
+    *matrix = which;
+    return status;
+}
+
+/* offset = -zero * scale as another project rounded it. */
+static awq_status awq__find_zero(float offset, float scale, awq_dtype dtype, int *zero) {
+    float z = -offset / scale;
+    if (!(z > -0.5f && z < 15.5f)) return AWQ_ERR_ZERO_POINT;
+    *zero = (int)awq__round(z);
+    return awq__to_dtype(-(float)*zero * scale, dtype) == offset ? AWQ_OK : AWQ_ERR_ROUNDING;
+}
+
+/* All weights of a group are `value`. */
+static void awq__set_constant(awq__cell *cell, float value, awq_dtype dtype) {
+    cell->zero = 8;
+    cell->keep = 0;
+    cell->flip = value > 0 ? 0x99999999u : value < 0 ? 0x77777777u : 0x88888888u;
+    cell->scale = awq__abs(value) > 0 ? awq__abs(value) : awq__least_scale(dtype);
+}
+
+static awq_status awq__read_zero(const awq__side *s, size_t at, awq__cell *cell, float *offset) {
+    *offset = 0;
+    cell->zero = 8;
+    if (s->zero_kind == AWQ__ZERO_IS_8) return AWQ_OK;
+    if (s->zero_kind == AWQ__ZERO_SCALED) {
+        *offset = awq__load_le_float(s->zeros.data + at / 2, s->quant.scale_dtype);
+        if (!awq__is_finite(*offset)) return AWQ_ERR_DATA;
+        return cell->scale == 0 ? AWQ_OK : awq__find_zero(*offset, cell->scale,
+                                                          s->quant.scale_dtype, &cell->zero);
+    }
+    cell->zero = (int)awq__get_nibble(s->zeros.data, at) + (s->zero_kind == AWQ__ZERO_LESS_1);
+    return cell->zero > 15 ? AWQ_ERR_ZERO_POINT : AWQ_OK;
+}
+
+static awq_status awq__read_cell(const awq__side *s, awq_dtype to, const awq__rows *rows,
+                                 size_t lane, size_t g, awq__cell *cell, size_t *matrix) {
+    size_t at = rows->scale[lane] + awq__k_at(&s->scales, g);
+    float offset;
+    awq_status status;
+    cell->scale = awq__load_le_float(s->scales.data + at / 2, s->quant.scale_dtype);
+    cell->keep = 0xffffffffu;
+    cell->flip = 0;
+    if (!awq__is_finite(cell->scale) || (s->is_packed && !(cell->scale > 0)))
+        return awq__bad_cell(matrix, 1, AWQ_ERR_DATA);
+    status = awq__read_zero(s, rows->zero[lane] + awq__k_at(&s->zeros, g), cell, &offset);
+    if (status != AWQ_OK) return awq__bad_cell(matrix, 2, status);
+    if (cell->scale < 0) { /* (q - z) s = ((15 - q) - (15 - z)) |s| */
+        cell->scale = -cell->scale;
+        cell->zero = 15 - cell->zero;
+        cell->flip = 0xffffffffu;
+    } else if (cell->scale == 0) awq__set_constant(cell, offset, to);
+    return AWQ_OK;
+}
+
+/* What the other side can hold: the scale in its type, the zero point as it stores it. */
+static awq_status awq__fit_cell(const awq__side *s, int allow_rounding, awq__cell *cell,
+                                size_t *matrix) {
+    awq_dtype dtype = s->quant.scale_dtype;
+    float scale = awq__to_dtype(cell->scale, dtype), offset = -(float)cell->zero * scale;
+    if (!awq__is_scale(scale) || (scale != cell->scale && !allow_rounding))
+        return awq__bad_cell(matrix, 1, AWQ_ERR_ROUNDING);
+    cell->scale = scale;
+    if (s->quant.symmetric && cell->zero != 8) return awq__bad_cell(matrix, 2, AWQ_ERR_ASYMMETRIC);
+    if (s->zero_kind == AWQ__ZERO_LESS_1 && cell->zero == 0)
+        return awq__bad_cell(matrix, 2, AWQ_ERR_ZERO_POINT);
+    if (s->zero_kind != AWQ__ZERO_SCALED) return AWQ_OK;
+    scale = awq__to_dtype(offset, dtype);
+    /* gemv_fast is read by its scales, which give the zero points back; ggml adds what stands */
+    if (!awq__is_finite(scale) || (scale != offset && s->layout->element > 4 && !allow_rounding))
+        return awq__bad_cell(matrix, 2, AWQ_ERR_ROUNDING);
+    return AWQ_OK;
+}
+
+static void awq__store_le_float(unsigned char *p, awq_dtype dtype, float x) {
+    if (dtype == AWQ_F32) awq__store_le(p, awq__float_bits(x), 4);
+    else awq__store_le(p, dtype == AWQ_F16 ? awq__float_to_half(x) : awq__float_to_bf16(x), 2);
+}
+
+static void awq__write_cell(const awq__side *s, const awq__rows *rows, size_t lane, size_t g,
+                            const awq__cell *cell) {
+    size_t at = rows->scale[lane] + awq__k_at(&s->scales, g);
+    awq__store_le_float(s->scales.data + at / 2, s->quant.scale_dtype, cell->scale);
+    if (s->zero_kind == AWQ__ZERO_IS_8) return;
+    at = rows->zero[lane] + awq__k_at(&s->zeros, g);
+    if (s->zero_kind == AWQ__ZERO_SCALED)
+        awq__store_le_float(s->zeros.data + at / 2, s->quant.scale_dtype,
+                            -(float)cell->zero * cell->scale);
+    else
+        awq__set_nibble(s->zeros.data, at,
+                        (unsigned)(cell->zero - (s->zero_kind == AWQ__ZERO_LESS_1)));
+}
+
+/* ---- words ----------------------------------------------------------------------------------- */
+
+#define AWQ__WORDS       128 /* words: 1024 nibbles, ten bits of n and k */
+#define AWQ__PLACES (AWQ__WORDS / 4)
+
+/* How a tile's words stand on one side, in bytes: 4 lanes from each of 32 places. */
+typedef struct awq__places {
+    size_t part[AWQ__PLACES], lane[4];
+} awq__places;
+
+/* Exchanges a bit of the nibble's number in its word with a bit, of value `step`, of the word's
+   number in the tile, or, where step is 0, with another bit of its own. */
+typedef struct awq__stage {
+    unsigned shift, step;
+    uint32_t mask;
+} awq__stage;
+
+typedef struct awq__tile {
+    unsigned n_bits, k_bits, stages;
+    int transposes; /* all three bits of the nibbles: gemm */
+    awq__stage stage[3];
+    awq__places from, to;
+} awq__tile;
+
+/* Bits of n are 0 .. 5, of k 8 .. 13. */
+static size_t awq__bit_move(const awq__field *f, unsigned bit) {
+    const awq__axis *axis = bit < 8 ? &f->map->n : &f->map->k;
+    unsigned b = bit % 8;
+    if (b < axis->bits) return axis->move[b] * f->unit;
+    return (axis->step ? axis->step * f->unit : f->stride) << (b - axis->bits);
+}
+
+/* The three bits that choose a nibble in a word. */
+static void awq__nibble_bits(const awq__field *f, unsigned bits[3]) {
+    unsigned i, bit;
+    for (bit = 0; bit < 14; bit = bit == 5 ? 8 : bit + 1)
+        for (i = 0; i < 3; i++)
+            if (awq__bit_move(f, bit) == (size_t)1 << i) bits[i] = bit;
+}
+
+static unsigned awq__find_bit(const unsigned *bits, unsigned count, unsigned bit) {
+    unsigned i;
+    for (i = 0; i < count && bits[i] != bit; i++) continue;
+    return i;
+}
+
+static void awq__set_places(awq__places *places, const awq__field *f, const unsigned word[7]) {
+    unsigned i, b;
+    for (i = 0; i < AWQ__WORDS; i++) {
+        size_t at = 0;
+        for (b = 0; b < 7; b++)
+            if (i >> b & 1) at += awq__bit_move(f, word[b]) / 2;
+        if (i < 4) places->lane[i] = at;
+        if (i % 4 == 0) places->part[i / 4] = at;
+    }
+}
+
+/* Nibbles whose number has this bit (1, 2 or 4) set, and those that have not. */
+static uint32_t awq__nibbles_with(unsigned bit) {
+    return bit == 1 ? 0xf0f0f0f0u : bit == 2 ? 0xff00ff00u : 0xffff0000u;
+}
+
+static awq__stage awq__word_stage(unsigned nibble, unsigned word) {
+    awq__stage stage;
+    stage.shift = 4u << nibble;
+    stage.step = 1u << word;
+    stage.mask = ~awq__nibbles_with(1u << nibble);
+    return stage;
+}
+static awq__stage awq__nibble_stage(unsigned low, unsigned high) {
+    awq__stage stage;
+    stage.shift = (4u << high) - (4u << low);
+    stage.step = 0;
+    stage.mask = awq__nibbles_with(1u << low) & ~awq__nibbles_with(1u << high);
+    return stage;
+}
+
+/* Bits of the number of a word in a tile: the lanes, what stays, what goes into the nibbles. */
+static unsigned awq__order_bits(const awq__tile *tile, unsigned lane, const unsigned from[3],
+                                const unsigned to[3], unsigned word[7]) {
+    unsigned count = 2, going = 0, i, bit, goes[3];
+    word[0] = lane;
+    word[1] = lane + 1;
+    for (i = 0; i < tile->n_bits + tile->k_bits; i++) {
+        bit = i < tile->n_bits ? i : 8 + i - tile->n_bits;
+        if (awq__find_bit(from, 3, bit) < 3 || awq__find_bit(word, 2, bit) < 2) continue;
+        if (awq__find_bit(to, 3, bit) < 3) goes[going++] = bit;
+        else word[count++] = bit;
+    }
+    memcpy(word + count, goes, going * sizeof *goes);
+    return going;
+}
+
+/* Where all three bits of the nibbles are exchanged, the packed side's words are to stand in the
+   order of its rows: those of `to` that go where the lowest bits of `from` come from, first. */
+static void awq__order_transposed(const unsigned from[3], const unsigned to[3], unsigned word[7]) {
+    unsigned bit, p, count = 4;
+    for (bit = 0; bit < 8; bit++) {
+        p = awq__find_bit(from, 3, bit);
+        if (p < 3) word[count++] = to[p];
+    }
+}
+
+static void awq__plan_tile(awq__tile *tile, const awq__field *from, const awq__field *to,
+                           unsigned lane) {
+    unsigned nibble[3], wanted[3], word[7], p, at;
+    tile->n_bits = lane + 2 < 4 ? 4 : lane + 2;
+    tile->k_bits = 10 - tile->n_bits;
+    tile->stages = 0;
+    awq__nibble_bits(from, nibble);
+    awq__nibble_bits(to, wanted);
+    tile->transposes = awq__order_bits(tile, lane, nibble, wanted, word) == 3;
+    if (tile->transposes) awq__order_transposed(nibble, wanted, word);
+    awq__set_places(&tile->from, from, word);
+    for (p = 0; p < 3; p++) {
+        if (nibble[p] == wanted[p]) continue;
+        at = awq__find_bit(nibble, 3, wanted[p]);
+        if (at < 3) {
+            tile->stage[tile->stages++] = awq__nibble_stage(p, at);
+            nibble[at] = nibble[p];
+        } else {
+            at = awq__find_bit(word, 7, wanted[p]);
+            tile->stage[tile->stages++] = awq__word_stage(p, at);
+            word[at] = nibble[p];
+        }
+        nibble[p] = wanted[p];
+    }
+    awq__set_places(&tile->to, to, word);
+}
+
+static int awq__is_big_endian(void) {
+    uint32_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first == 0;
+}
+
+static void awq__swap_bytes(uint32_t *x) {
+    unsigned i;
+    for (i = 0; i < AWQ__WORDS; i++)
+        x[i] = x[i] >> 24 | (x[i] >> 8 & 0xff00u) | (x[i] << 8 & 0xff0000u) | x[i] << 24;
+}
+
+static void awq__load_tile(const unsigned char *from, const awq__places *places, uint32_t *x) {
+    unsigned i, l;
+    if (places->lane[1] == 4 && places->lane[2] == 8)
+        for (i = 0; i < AWQ__PLACES; i++) memcpy(x + 4 * i, from + places->part[i], 16);
+    else
+        for (i = 0; i < AWQ__PLACES; i++)
+            for (l = 0; l < 4; l++)
+                memcpy(x + 4 * i + l, from + places->part[i] + places->lane[l], 4);
+    if (awq__is_big_endian()) awq__swap_bytes(x);
+}
+
+static void awq__store_tile(unsigned char *to, const awq__places *places, uint32_t *x) {
+    unsigned i, l;
+    if (awq__is_big_endian()) awq__swap_bytes(x);
+    if (places->lane[1] == 4 && places->lane[2] == 8)
+        for (i = 0; i < AWQ__PLACES; i++) memcpy(to + places->part[i], x + 4 * i, 16);
+    else
+        for (i = 0; i < AWQ__PLACES; i++)
+            for (l = 0; l < 4; l++)
+                memcpy(to + places->part[i] + places->lane[l], x + 4 * i + l, 4);
+}
+
+/* Exchanges the nibbles of a under mask << shift with those of b under mask. */
+#define AWQ__SWAP(a, b, shift, mask, t)                                                            \
+    do {                                                                                           \
+        t = ((a >> (shift)) ^ b) & (mask);                                                         \
+        b ^= t;                                                                                    \
+        a ^= t << (shift);                                                                         \
+    } while (0)
+
+static void awq__swap_in_words(uint32_t *x, unsigned shift, uint32_t mask) {
+    unsigned i;
+    for (i = 0; i < AWQ__WORDS; i++) {
+        uint32_t t = ((x[i] >> shift) ^ x[i]) & mask;
+        x[i] ^= t ^ (t << shift);
+    }
+}
+
+static void awq__swap_words(uint32_t *AWQ__RESTRICT a, uint32_t *AWQ__RESTRICT b, unsigned shift,
+                            uint32_t mask) {
+    uint32_t t;
+    unsigned i;
+    for (i = 0; i < 16; i++) AWQ__SWAP(a[i], b[i], shift, mask, t);
+}
+
+static void awq__run_stage(const awq__stage *stage, uint32_t *x) {
+    unsigned step = stage->step, i, j;
+    if (step == 0) awq__swap_in_words(x, stage->shift, stage->mask);
+    else
+        for (i = 0; i < AWQ__WORDS; i += 2 * step)
+            for (j = i; j < i + step; j += 16)
+                awq__swap_words(x + j, x + j + step, stage->shift, stage->mask);
+}
+
+/* The three stages of gemm at once, on 16 columns of 8 words. */
+#define AWQ__TRANSPOSE(a, t)                                                                       \
+    do {                                                                                           \
+        AWQ__SWAP(a[0], a[1], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[2], a[3], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[4], a[5], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[6], a[7], 16, 0x0000ffffu, t);                                                 \
+        AWQ__SWAP(a[0], a[2], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[1], a[3], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[4], a[6], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[5], a[7], 4, 0x0f0f0f0fu, t);                                                  \
+        AWQ__SWAP(a[0], a[4], 8, 0x00ff00ffu, t);                                                  \
+        AWQ__SWAP(a[1], a[5], 8, 0x00ff00ffu, t);                                                  \
+        AWQ__SWAP(a[2], a[6], 8, 0x00ff00ffu, t);                                                  \
+        AWQ__SWAP(a[3], a[7], 8, 0x00ff00ffu, t);                                                  \
+    } while (0)
+
+static void awq__transpose_in(const uint32_t *AWQ__RESTRICT x, uint32_t *AWQ__RESTRICT y) {
+    unsigned j, i;
+    for (j = 0; j < 16; j++) {
+        uint32_t a[8], t;
+        for (i = 0; i < 8; i++) a[i] = x[16 * i + j];
+        AWQ__TRANSPOSE(a, t);
+        for (i = 0; i < 8; i++) y[8 * j + i] = a[i];
+    }
+}
+
+static void awq__transpose_out(const uint32_t *AWQ__RESTRICT y, uint32_t *AWQ__RESTRICT x) {
+    unsigned j, i;
+    for (j = 0; j < 16; j++) {
+        uint32_t a[8], t;
+        for (i = 0; i < 8; i++) a[i] = y[8 * j + i];
+        AWQ__TRANSPOSE(a, t);
+        for (i = 0; i < 8; i++) x[16 * i + j] = a[i];
+    }
+}
+
+/* Rows [n, n_end) of inputs [k, k_end), one by one. */
+static void awq__copy_nibbles(const awq__side *from, const awq__side *to, size_t n, size_t n_end,
+                              size_t k_begin, size_t k_end) {
+    size_t from_k[64], to_k[64], k, i, count;
+    for (; n < n_end; n++) {
+        size_t from_n = awq__n_at(&from->weights, n), to_n = awq__n_at(&to->weights, n);
+        for (k = k_begin; k < k_end; k += count) {
+            count = awq__min(64, k_end - k);
+            for (i = 0; i < count; i++) {
+                from_k[i] = awq__k_at(&from->weights, k + i);
+                to_k[i] = awq__k_at(&to->weights, k + i);
+            }
+            for (i = 0; i < count; i++)
+                awq__set_nibble(to->weights.data, to_n + to_k[i],
+                                awq__get_nibble(from->weights.data, from_n + from_k[i]));
+        }
+    }
+}
+
+static void awq__load_rows(const unsigned char *from, const awq__places *places, uint32_t *y) {
+    unsigned j;
+    for (j = 0; j < 16; j++)
+        memcpy(y + 8 * j, from + places->part[j / 4] + places->lane[j % 4], 32);
+    if (awq__is_big_endian()) awq__swap_bytes(y);
+}
+
+static void awq__store_rows(unsigned char *to, const awq__places *places, uint32_t *y) {
+    unsigned j;
+    if (awq__is_big_endian()) awq__swap_bytes(y);
+    for (j = 0; j < 16; j++)
+        memcpy(to + places->part[j / 4] + places->lane[j % 4], y + 8 * j, 32);
+}
+
+static void awq__copy_tile(const awq__tile *tile, const unsigned char *from, unsigned char *to) {
+    uint32_t x[AWQ__WORDS];
+    unsigned s;
+    awq__load_tile(from, &tile->from, x);
+    for (s = 0; s < tile->stages; s++) awq__run_stage(&tile->stage[s], x);
+    awq__store_tile(to, &tile->to, x);
+}
+
+static void awq__transpose_tile(const awq__tile *tile, int from_packed, const unsigned char *from,
+                                unsigned char *to) {
+    uint32_t x[AWQ__WORDS], y[AWQ__WORDS];
+    if (from_packed) {
+        awq__load_rows(from, &tile->from, y);
+        awq__transpose_out(y, x);
+        awq__store_tile(to, &tile->to, x);
+    } else {
+        awq__load_tile(from, &tile->from, x);
+        awq__transpose_in(x, y);
+        awq__store_rows(to, &tile->to, y);
+    }
+}
+
+static unsigned char *awq__word_of(const awq__field *f, size_t n, size_t k) {
+    return f->data + (awq__n_at(f, n) + awq__k_at(f, k)) / 2;
+}
+
+/* Whole tiles, then what is beside and below them. */
+static void awq__copy_words(const awq__side *from, const awq__side *to, size_t n_begin,
+                            size_t n_end) {
+    const awq__side *foreign = from->is_packed ? to : from;
+    awq__tile tile;
+    size_t n_size, k_size, n_first, n_last, k_last, n, k;
+    awq__plan_tile(&tile, &from->weights, &to->weights, foreign->layout->lane);
+    n_size = (size_t)1 << tile.n_bits;
+    k_size = (size_t)1 << tile.k_bits;
+    n_first = awq__min(awq__align(n_begin, n_size), n_end);
+    n_last = n_first + (n_end - n_first) / n_size * n_size;
+    k_last = from->in_features / k_size * k_size;
+    for (k = 0; k < k_last; k += k_size)
+        for (n = n_first; n < n_last; n += n_size) {
+            const unsigned char *source = awq__word_of(&from->weights, n, k);
+            unsigned char *target = awq__word_of(&to->weights, n, k);
+            if (tile.transposes) awq__transpose_tile(&tile, from->is_packed, source, target);
+            else awq__copy_tile(&tile, source, target);
+        }
+    awq__copy_nibbles(from, to, n_begin, n_first, 0, k_last);
+    awq__copy_nibbles(from, to, n_last, n_end, 0, k_last);
+    awq__copy_nibbles(from, to, n_begin, n_end, k_last, from->in_features);
+}
+
+/* ---- the driver ------------------------------------------------------------------------------ */
+
+typedef struct awq__exchange {
+    awq__side from, to;
+    awq__rows from_rows, to_rows;   /* of the AWQ_ROW_STEP rows at hand */
+    int allow_rounding, mends;      /* mends: some cell changes the words of its group */
+    size_t n_begin, n_end;
+    awq_where *where;
+} awq__exchange;
+
+/* Bits of scales, and zero points, of the rows at hand. */
+typedef struct awq__strip {
+    uint32_t scale[AWQ_ROW_STEP];
+    unsigned zero[AWQ_ROW_STEP];
+} awq__strip;
+
+static void awq__read_strip(const awq__side *s, const awq__rows *rows, size_t g,
+                            awq__strip *strip) {
+    size_t at = awq__k_at(&s->scales, g), l;
+    const unsigned char *scales = s->scales.data;
+    uint64_t zeros;
+    if (s->quant.scale_dtype == AWQ_F32)
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            strip->scale[l] = awq__load_le32(scales + (rows->scale[l] + at) / 2);
+    else if (rows->scales_follow)
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            strip->scale[l] = awq__load_le16(scales + (rows->scale[0] + at) / 2 + 2 * l);
+    else
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            strip->scale[l] = awq__load_le16(scales + (rows->scale[l] + at) / 2);
+    at = awq__k_at(&s->zeros, g);
+    if (s->zero_kind == AWQ__ZERO_IS_8)
+        for (l = 0; l < AWQ_ROW_STEP; l++) strip->zero[l] = 8;
+    else if (rows->zeros_follow) {
+        zeros = awq__load_le64(s->zeros.data + (rows->zero[0] + at) / 2);
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            strip->zero[l] = (unsigned)(zeros >> 4 * (rows->zero[l] - rows->zero[0])) & 15u;
+    } else
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            strip->zero[l] = awq__get_nibble(s->zeros.data, rows->zero[l] + at);
+    if (s->zero_kind == AWQ__ZERO_LESS_1)
+        for (l = 0; l < AWQ_ROW_STEP; l++) strip->zero[l]++;
+}
+
+static void awq__write_strip(const awq__side *s, const awq__rows *rows, size_t g,
+                             const awq__strip *strip) {
+    size_t at = awq__k_at(&s->scales, g), l;
+    unsigned char *scales = s->scales.data;
+    unsigned less = s->zero_kind == AWQ__ZERO_LESS_1;
+    uint64_t zeros = 0;
+    if (s->quant.scale_dtype == AWQ_F32)
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            awq__store_le(scales + (rows->scale[l] + at) / 2, strip->scale[l], 4);
+    else if (rows->scales_follow)
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            awq__store_le(scales + (rows->scale[0] + at) / 2 + 2 * l, strip->scale[l], 2);
+    else
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            awq__store_le(scales + (rows->scale[l] + at) / 2, strip->scale[l], 2);
+    at = awq__k_at(&s->zeros, g);
+    if (s->zero_kind == AWQ__ZERO_IS_8) return;
+    if (rows->zeros_follow) {
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            zeros |= (uint64_t)(strip->zero[l] - less) << 4 * (rows->zero[l] - rows->zero[0]);
+        awq__store_le(s->zeros.data + (rows->zero[0] + at) / 2, zeros, 8);
+    } else
+        for (l = 0; l < AWQ_ROW_STEP; l++)
+            awq__set_nibble(s->zeros.data, rows->zero[l] + at, strip->zero[l] - less);
+}
+
+/* The usual strip, whose scales need no change but that of sign: numbers are not looked at. 0 if it
+   is not one. */
+static int awq__plain_strip(awq__exchange *e, size_t from_g, size_t to_g, int write) {
+    uint32_t sign = e->to.quant.scale_dtype == AWQ_F32 ? 0x80000000u : 0x8000u, negative = 0;
+    uint32_t infinity = e->to.quant.scale_dtype == AWQ_F32   ? 0x7f800000u
+                        : e->to.quant.scale_dtype == AWQ_F16 ? 0x7c00u
+                                                             : 0x7f80u;
+    unsigned least = e->to.zero_kind == AWQ__ZERO_LESS_1, l;
+    int symmetric = e->to.quant.symmetric, plain = 1;
+    awq__strip strip;
+    awq__read_strip(&e->from, &e->from_rows, from_g, &strip);
+    for (l = 0; l < AWQ_ROW_STEP; l++) {
+        uint32_t minus = strip.scale[l] & sign;
+        strip.scale[l] ^= minus;
+        negative |= minus;
+        plain &= strip.scale[l] - 1 < infinity - 1 && strip.zero[l] <= 15;
+        strip.zero[l] = minus ? 15 - strip.zero[l] : strip.zero[l];
+        plain &= strip.zero[l] >= least && (!symmetric || strip.zero[l] == 8);
+    }
+    e->mends |= negative != 0;
+    if (negative && e->from.is_packed) return 0;
+    if (plain && write) awq__write_strip(&e->to, &e->to_rows, to_g, &strip);
+    return plain;
+}
+
+static int awq__changes_words(const awq__cell *cell) {
+    return cell->keep != 0xffffffffu || cell->flip;
+}
+
+/* The grid that a group of `to` gets: that of all groups of `from` which it meets. */
+static awq_status awq__find_cell(awq__exchange *e, size_t n, size_t lane, size_t g,
+                                 awq__cell *cell) {
+    size_t begin = g * e->to.group_size, size = e->from.group_size, matrix = 0, h;
+    size_t end = awq__min(begin + e->to.group_size, e->to.in_features);
+    awq_dtype dtype = e->to.quant.scale_dtype;
+    awq__cell other;
+    awq_status status = awq__read_cell(&e->from, dtype, &e->from_rows, lane, begin / size, cell,
+                                       &matrix);
+    e->mends |= awq__changes_words(cell);
+    for (h = begin / size + 1; status == AWQ_OK && h * size < end; h++) {
+        begin = h * size;
+        status = awq__read_cell(&e->from, dtype, &e->from_rows, lane, h, &other, &matrix);
+        e->mends |= awq__changes_words(&other);
+        if (status == AWQ_OK && (other.scale != cell->scale || other.zero != cell->zero))
+            status = awq__bad_cell(&matrix, other.scale != cell->scale ? 1 : 2,
+                                   AWQ_ERR_GROUP_SPLIT);
+    }
+    if (status == AWQ_OK) status = awq__fit_cell(&e->to, e->allow_rounding, cell, &matrix);
+    return status == AWQ_OK ? AWQ_OK : awq__fail(e->where, status, matrix, n + lane, begin);
+}
+
+/* Groups of `to` that lie in one of `from`, and cells that are moved bit by bit. */
+static int awq__may_be_plain(const awq__exchange *e) {
+    return e->from.quant.scale_dtype == e->to.quant.scale_dtype &&
+           e->from.zero_kind != AWQ__ZERO_SCALED && e->to.zero_kind != AWQ__ZERO_SCALED &&
+           (e->from.group_size % e->to.group_size == 0 || e->from.groups == 1);
+}
+
+static awq_status awq__do_cells(awq__exchange *e, int write) {
+    int may_be_plain = awq__may_be_plain(e);
+    size_t n, count, g, l;
+    awq__cell cell;
+    for (n = e->n_begin; n < e->n_end; n += count) {
+        count = awq__min(AWQ_ROW_STEP, e->n_end - n);
+        awq__find_rows(&e->from, n, count, &e->from_rows);
+        awq__find_rows(&e->to, n, count, &e->to_rows);
+        for (g = 0; g < e->to.groups; g++) {
+            if (may_be_plain && count == AWQ_ROW_STEP &&
+                awq__plain_strip(e, g * e->to.group_size / e->from.group_size, g, write))
+                continue;
+            for (l = 0; l < count; l++) {
+                AWQ__TRY(awq__find_cell(e, n, l, g, &cell));
+                if (write) awq__write_cell(&e->to, &e->to_rows, l, g, &cell);
+            }
+        }
+    }
+    return AWQ_OK;
+}
+
+/* Groups begin with a word; only a row's last word may be part of one. */
+static void awq__mend_group(const awq__side *packed, size_t n, size_t k, size_t k_end,
+                            const awq__cell *cell) {
+    unsigned char *at = awq__word_of(&packed->weights, n, k);
+    for (; k < k_end; k += 8, at += 4 * AWQ_ROW_STEP) {
+        uint32_t used = 0xffffffffu;
+        size_t i;
+        for (i = k_end - k; i < 8; i++) used &= ~(15u << 4 * (i % 4 * 2 + i / 4));
+        awq__store_le(at, ((awq__load_le32(at) & cell->keep) ^ cell->flip) & used, 4);
+    }
+}
+
+/* Negative scales and those of 0 were told from the others by their cells: so are their words. */
+static void awq__mend(awq__exchange *e) {
+    size_t n, count, g, l, matrix, size = e->from.group_size;
+    awq__cell cell;
+    for (n = e->n_begin; n < e->n_end; n += count) {
+        count = awq__min(AWQ_ROW_STEP, e->n_end - n);
+        awq__find_rows(&e->from, n, count, &e->from_rows);
+        for (g = 0; g < e->from.groups; g++)
+            for (l = 0; l < count; l++) {
+                (void)awq__read_cell(&e->from, e->to.quant.scale_dtype, &e->from_rows, l, g, &cell,
+                                     &matrix);
+                if (awq__changes_words(&cell))
+                    awq__mend_group(&e->to, n + l, g * size,
+                                    awq__min(g * size + size, e->from.in_features), &cell);
+            }
+    }
+}
+
+/* All cells are looked at before the first write, then once more to write them. */
+static awq_status awq__run_exchange(awq__exchange *e) {
+    e->mends = 0;
+    AWQ__TRY(awq__do_cells(e, 0));
+    awq__copy_words(&e->from, &e->to, e->n_begin, e->n_end);
+    if (e->mends) awq__mend(e);
+    return awq__do_cells(e, 1);
+}
+
+/* Words of a packed row follow each other without gaps. */
+static awq_status awq__check_hub(const awq_packed *p, const awq_foreign *f) {
+    int size = p->quant.group_size;
+    if (p->quant.bits != 4) return AWQ_ERR_CONFIG;
+    if (size % 8 && awq_group_count(p->in_features, size) > 1) return AWQ_ERR_CONFIG;
+    return p->out_features == f->out_features && p->in_features == f->in_features ? AWQ_OK
+                                                                                  : AWQ_ERR_SHAPE;
+}
+
+AWQDEF awq_status awq_import(const awq_kernels *k, const awq_foreign *from, void *memory,
+                             size_t memory_size, size_t row_begin, size_t row_end,
+                             awq_where *where) {
+    awq__exchange e;
+    awq_packed p;
+    if (!k || !from) return AWQ_ERR_NULL;
+    AWQ__TRY(awq_packed_open(&p, memory, memory_size));
+    AWQ__TRY(awq__check_foreign(from));
+    AWQ__TRY(awq__check_hub(&p, from));
+    AWQ__TRY(awq__check_range(row_begin, row_end, p.out_features, AWQ_ROW_STEP));
+    AWQ__TRY(awq__check_group_index(from, where));
+    e.from = awq__foreign_side(from);
+    e.to = awq__packed_side(&p, (unsigned char *)memory);
+    e.allow_rounding = 0;
+    e.n_begin = row_begin;
+    e.n_end = row_end;
+    e.where = where;
+    return awq__run_exchange(&e);
+}
+
+/* Groups that fill AutoAWQ's words: 0, but TinyChat's zero points are 8 there, too. */
+static void awq__pad_groups(const awq__side *s, size_t n_begin, size_t n_end) {
+    size_t n, g, end = awq__padded_groups(s->groups, s->group_size);
+    for (n = n_begin; n < n_end; n++)
+        for (g = s->groups; g < end; g++) {
+            size_t zero = awq__n_at(&s->zeros, n) + awq__k_at(&s->zeros, g);
+            size_t scale = awq__n_at(&s->scales, n) + awq__k_at(&s->scales, g);
+            awq__store_le_float(s->scales.data + scale / 2, s->quant.scale_dtype, 0);
+            if (s->zero_kind == AWQ__ZERO_NIBBLE)
+                awq__set_nibble(s->zeros.data, zero, s->quant.symmetric ? 8 : 0);
+            else awq__store_le_float(s->zeros.data + zero / 2, s->quant.scale_dtype, 0);
+        }
+}
+
+/* What is left of compressed-tensors' last words: the weights' go along k, the zeros' along n. */
+static void awq__pad_words(const awq__side *s, size_t n_begin, size_t n_end, size_t out) {
+    size_t n, k, in = s->in_features;
+    for (n = n_begin; n < n_end; n++)
+        for (k = in; k % 8; k++)
+            awq__set_nibble(s->weights.data, awq__n_at(&s->weights, n) + awq__k_at(&s->weights, k),
+                            0);
+    for (n = n_end; n_end == out && s->zero_kind == AWQ__ZERO_NIBBLE && n % 8; n++)
+        for (k = 0; k < s->groups; k++)
+            awq__set_nibble(s->zeros.data, awq__n_at(&s->zeros, n) + awq__k_at(&s->zeros, k), 0);
+}
+
+AWQDEF awq_status awq_export(const awq_kernels *k, const awq_packed *from, const awq_foreign *to,
+                             int allow_rounding, size_t row_begin, size_t row_end,
+                             awq_where *where) {
+    awq__exchange e;
+    if (!k || !from || !from->data || !to) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_foreign(to));
+    AWQ__TRY(awq__check_hub(from, to));
+    AWQ__TRY(awq__check_range(row_begin, row_end, from->out_features, AWQ_EXPORT_STEP));
+    e.from = awq__packed_side(from, (unsigned char *)from->data);
+    e.to = awq__foreign_side(to);
+    e.allow_rounding = allow_rounding;
+    e.n_begin = row_begin;
+    e.n_end = row_end;
+    e.where = where;
+    AWQ__TRY(awq__run_exchange(&e));
+    if (e.to.layout->padded) awq__pad_groups(&e.to, row_begin, row_end);
+    if (to->layout == AWQ_COMPRESSED)
+        awq__pad_words(&e.to, row_begin, row_end, from->out_features);
+    return AWQ_OK;
+}
+
 #endif /* AWQ_INFERENCE_ONLY */
 
 /* =================================================================================================
@@ -4178,6 +5340,42 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 }
 
 #undef AWQ__TRY
+#undef AWQ__F16_BF16
+#undef AWQ__F16_F32
+#undef AWQ__F16_ONLY
+#undef AWQ__NO_MAP
+#undef AWQ__PLACES
+#undef AWQ__ROW
+#undef AWQ__STEP
+#undef AWQ__WORDS
+#undef AWQ__F16_BF16
+#undef AWQ__F16_F32
+#undef AWQ__F16_ONLY
+#undef AWQ__NO_MAP
+#undef AWQ__PLACES
+#undef AWQ__ROW
+#undef AWQ__STEP
+#undef AWQ__WORDS
+#undef AWQ__F16_BF16
+#undef AWQ__F16_F32
+#undef AWQ__F16_ONLY
+#undef AWQ__NO_MAP
+#undef AWQ__PLACES
+#undef AWQ__ROW
+#undef AWQ__STEP
+#undef AWQ__SWAP
+#undef AWQ__TRANSPOSE
+#undef AWQ__WORDS
+#undef AWQ__F16_BF16
+#undef AWQ__F16_F32
+#undef AWQ__F16_ONLY
+#undef AWQ__NO_MAP
+#undef AWQ__PLACES
+#undef AWQ__ROW
+#undef AWQ__STEP
+#undef AWQ__SWAP
+#undef AWQ__TRANSPOSE
+#undef AWQ__WORDS
 #undef AWQ__CHUNK
 #undef AWQ__BLOCK
 #undef AWQ__TILE

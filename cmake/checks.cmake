@@ -25,5 +25,6 @@ awq_check(readme readme)
 awq_check(style style)
 awq_check(demo demo)
 awq_check(firmware firmware)
+awq_check(fuzz fuzz ${PROJECT_BINARY_DIR}/fuzz 20000)
 awq_check(sanitize sanitize ${PROJECT_BINARY_DIR}/sanitize)
 set_tests_properties(sanitize PROPERTIES COST 1000 TIMEOUT 1800)    # the longest one begins first

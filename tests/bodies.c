@@ -1,4 +1,5 @@
 #include "bodies.h"
+#include "foreign.h"
 #include "product.h"
 
 static void *new_values(size_t count)
@@ -615,6 +616,108 @@ int body_pack(const awq_kernels *k, uint64_t seed, int cases)
         failures += check_lossless(k, &p, &r, &t);
         failures += check_packed_dequantize(k, &p, &r, &t);
         failures += check_quantize_packed(k, &p, &r);
+        failures += pool_release(&p);
+    }
+    return failures;
+}
+
+/* ================================================================================================
+   awq_import, awq_export
+   ============================================================================================= */
+
+/*  Coarse groups, whose grids the packed and the foreign groups repeat.                          */
+static awq_tensor coarse_tensor(pool *p, rng *r, const foreign_case *c)
+{
+    awq_quant quant = c->quant;
+    size_t size = group_length(c->cols, quant.group_size), groups, i;
+    awq_tensor t;
+    if (rng_below(r, 2) && c->cols / size > 1) quant.group_size = (int)size * 2;
+    t = random_tensor(p, r, quant, c->rows, c->cols);
+    groups = c->rows * awq_group_count(c->cols, quant.group_size);
+    for (i = 0; c->layout == AWQ_GPTQ && i < groups; i++) t.zeros[i] |= t.zeros[i] == 0;
+    return t;
+}
+
+/*  A packed group size that divides the coarse one: whole words, or the whole row.               */
+static int random_fine_group(rng *r, const awq_tensor *coarse)
+{
+    int size = (int)group_length(coarse->in_features, coarse->quant.group_size), fine;
+    if (size % 8) return coarse->quant.group_size;
+    do fine = 8 * (int)(1 + rng_below(r, (size_t)size / 8));
+    while (size % fine);
+    return fine;
+}
+
+typedef struct hub { foreign_case c; awq_tensor tensor; awq_foreign expected; } hub;
+
+static hub new_hub(pool *p, rng *r, awq_layout layout)
+{
+    hub h;
+    awq_tensor coarse, fine;
+    int symmetric;
+    h.c = random_foreign_case(r, layout);
+    coarse = coarse_tensor(p, r, &h.c);
+    fine = regrouped(p, &coarse, h.c.quant.group_size, h.c.quant.symmetric,
+                     h.c.quant.scale_dtype);
+    symmetric = h.c.quant.symmetric && rng_below(r, 2);
+    h.tensor = regrouped(p, &coarse,
+                         rng_below(r, 2) ? h.c.quant.group_size : random_fine_group(r, &coarse),
+                         symmetric, rng_below(r, 3) ? h.c.quant.scale_dtype : AWQ_F32);
+    h.expected = new_foreign(p, r, &h.c);
+    define_foreign(&h.expected, &fine);
+    return h;
+}
+
+static size_t random_step(rng *r, size_t rows, size_t step)
+{
+    size_t steps = (rows + step - 1) / step;
+    return steps ? rng_below(r, steps) * step : 0;
+}
+
+static int check_export(const awq_kernels *k, pool *p, rng *r, const hub *h)
+{
+    size_t size, rows = h->c.rows, cut = random_step(r, rows, AWQ_EXPORT_STEP);
+    void *memory = pack_all(k, p, r, &h->tensor, &size);
+    awq_foreign f = new_foreign(p, r, &h->c);
+    int failures = 0, rounding = h->c.layout == AWQ_GGML_Q4_1;
+    awq_where where = { 9, 9, 9 };
+    awq_packed packed;
+    awq_status status;
+    CHECK(awq_packed_open(&packed, memory, size) == AWQ_OK, "open");
+    status = awq_export(k, &packed, &f, rounding, cut, rows, &where);
+    CHECK(status == AWQ_OK, "layout %d: %s at %zu %zu %zu", (int)h->c.layout,
+          awq_status_string(status), where.matrix, where.row, where.col);
+    CHECK(awq_export(k, &packed, &f, rounding, 0, cut, NULL) == AWQ_OK, "export");
+    return failures + compare_foreign(&f, &h->expected);
+}
+
+static int check_import(const awq_kernels *k, pool *p, rng *r, const hub *h)
+{
+    size_t size, rows = h->c.rows, cut = random_step(r, rows, AWQ_ROW_STEP);
+    const void *expected = pack_all(k, p, r, &h->tensor, &size);
+    void *memory = pool_bytes(p, size, (place)rng_below(r, PLACES));
+    awq_where where = { 9, 9, 9 };
+    int failures = 0;
+    awq_status status;
+    CHECK(awq_packed_init(h->tensor.quant, rows, h->c.cols, memory, size) == AWQ_OK, "init");
+    status = awq_import(k, &h->expected, memory, size, cut, rows, &where);
+    CHECK(status == AWQ_OK, "layout %d: %s at %zu %zu %zu", (int)h->c.layout,
+          awq_status_string(status), where.matrix, where.row, where.col);
+    CHECK(awq_import(k, &h->expected, memory, size, 0, cut, NULL) == AWQ_OK, "import");
+    CHECK(memcmp(memory, expected, size) == 0, "layout %d, %zu x %zu, group %d to %d",
+          (int)h->c.layout, rows, h->c.cols, h->c.quant.group_size, h->tensor.quant.group_size);
+    return failures;
+}
+
+int body_layouts(const awq_kernels *k, uint64_t seed, int cases)
+{
+    rng r = { seed };
+    int failures = 0, i;
+    for (i = 0; i < cases && failures == 0; i++) {
+        pool p = { .count = 0 };
+        hub h = new_hub(&p, &r, (awq_layout)(1 + i % (AWQ_LAYOUT_END - 1)));
+        failures += check_export(k, &p, &r, &h);
+        failures += check_import(k, &p, &r, &h);
         failures += pool_release(&p);
     }
     return failures;

@@ -295,6 +295,93 @@ static void check_quantizer(const golden *g)
     }
 }
 
+/* ---- layouts: packed by the golden arrays' makers, both ways --------------------------------- */
+
+/*  Little-endian again, as a plane stands in a file.                                             */
+static void *plane_bytes(const golden *g, const char *prefix, const char *name,
+                         const awq_plane *plane)
+{
+    const array *a = find(g, prefix, name);
+    size_t size = awq_plane_size(plane);
+    void *bytes = malloc(size);
+    if (!a) a = need(g, "gemm_", name);         /* ExLlama's scales are those */
+    assert_int_equal(a->rows, plane->rows);
+    assert_int_equal(a->cols, plane->cols);
+    assert_int_equal(dtype_bytes(a->dtype), plane->element_size);
+    memcpy(bytes, a->data, size);
+    from_little_endian(bytes, a->rows * a->cols, plane->element_size);
+    return bytes;
+}
+
+static void *new_packed(const awq_tensor *t, size_t *size)
+{
+    void *bytes;
+    *size = awq_packed_size(t->quant, t->out_features, t->in_features);
+    bytes = malloc(*size);
+    assert_status(awq_packed_init(t->quant, t->out_features, t->in_features, bytes, *size),
+                  AWQ_OK);
+    return bytes;
+}
+
+/*  One plane at a time is replaced by ours, so that the message names it.                        */
+static void check_plane(const golden *g, const char *prefix, const char *name,
+                        const awq_plane *got, const void *expected)
+{
+    const unsigned char *a = got->data, *b = expected;
+    size_t i, size = awq_plane_size(got);
+    for (i = 0; i < size; i++)
+        if (a[i] != b[i])
+            fail_msg("%s: %s%s differs at byte %zu of %zu", g->path, prefix, name, i, size);
+}
+
+static void check_layout(const golden *g, const char *prefix, awq_layout layout, int symmetric)
+{
+    static const char *const names[3] = { "qweight", "scales", "qzeros" };
+    void *memory, *packed, *imported, *expected[3], *written[3];
+    awq_tensor tensor = quantized(g, symmetric, &memory);
+    size_t size, i, planes = symmetric ? 2 : 3;
+    awq_packed view;
+    awq_foreign f;
+    awq_plane *plane[3];
+
+    plane[0] = &f.weights, plane[1] = &f.scales, plane[2] = &f.zeros;
+    packed = new_packed(&tensor, &size);
+    imported = new_packed(&tensor, &size);
+    assert_status(awq_pack(kernels, &tensor, packed, size, 0, tensor.out_features, NULL), AWQ_OK);
+    assert_status(awq_packed_open(&view, packed, size), AWQ_OK);
+    assert_status(awq_foreign_init(&f, layout, tensor.quant, tensor.out_features,
+                                   tensor.in_features), AWQ_OK);
+    for (i = 0; i < planes; i++) {
+        expected[i] = plane_bytes(g, prefix, names[i], plane[i]);
+        written[i] = malloc(awq_plane_size(plane[i]));
+        memset(written[i], PATTERN, awq_plane_size(plane[i]));
+        plane[i]->data = written[i];
+    }
+    assert_status(awq_export(kernels, &view, &f, 0, 0, tensor.out_features, NULL), AWQ_OK);
+    for (i = 0; i < planes; i++) {
+        check_plane(g, prefix, names[i], plane[i], expected[i]);
+        plane[i]->data = expected[i];
+    }
+    assert_status(awq_import(kernels, &f, imported, size, 0, tensor.out_features, NULL), AWQ_OK);
+    assert_memory_equal(imported, packed, size);
+    for (i = 0; i < planes; i++) {
+        free(expected[i]);
+        free(written[i]);
+    }
+    free(memory);
+    free(packed);
+    free(imported);
+}
+
+static void check_layouts(const golden *g)
+{
+    check_layout(g, "gemm_", AWQ_GEMM, 0);
+    if (find(g, "gemv_", "qweight")) check_layout(g, "gemv_", AWQ_GEMV, 0);
+    if (find(g, "gemvfast_", "qweight")) check_layout(g, "gemvfast_", AWQ_GEMV_FAST, 0);
+    if (find(g, "exllama_", "qweight")) check_layout(g, "exllama_", AWQ_GPTQ, 0);
+    if (find(g, "marlin_", "qweight")) check_layout(g, "marlin_", AWQ_MARLIN, 1);
+}
+
 /* ---- over all cases -------------------------------------------------------------------------- */
 
 static char cases[MAX_CASES][MAX_PATH];
@@ -355,6 +442,7 @@ TEST(llm_awq_symmetric_search) { (void)state; on_every_case(check_llm_awq_symmet
 TEST(autoawq_duo_search) { (void)state; on_every_case(check_autoawq); }
 TEST(keras_search) { (void)state; on_every_case(check_keras); }
 TEST(clip_maxima) { (void)state; on_every_case(check_clip); }
+TEST(layouts) { (void)state; on_every_case(check_layouts); }
 TEST(quantizer_bits) { (void)state; on_every_case(check_quantizer); }
 
 int main(int argc, char **argv)
@@ -367,6 +455,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(keras_search),
         cmocka_unit_test(clip_maxima),
         cmocka_unit_test(quantizer_bits),
+        cmocka_unit_test(layouts),
     };
     const char *folder = argc > 1 ? argv[1] : getenv("AWQ_GOLDEN");
 

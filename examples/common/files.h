@@ -34,6 +34,15 @@ static inline bool fail(failure *why, const char *format, ...)
     return false;
 }
 
+/*  Three texts in one, to be freed; NULL: out of memory. */
+static inline char *join(const char *first, const char *second, const char *third)
+{
+    size_t size = strlen(first) + strlen(second) + strlen(third) + 1;
+    char *text = malloc(size);
+    if (text) snprintf(text, size, "%s%s%s", first, second, third);
+    return text;
+}
+
 /* ---- reading --------------------------------------------------------------------------------- */
 
 typedef struct mapped_file {

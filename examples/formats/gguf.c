@@ -332,6 +332,26 @@ static bool place_tensor(const gguf_file *gguf, reader *in, gguf_tensor *tensor,
     return true;
 }
 
+static int compare_places(const void *a, const void *b)
+{
+    const gguf_tensor *x = a, *y = b;
+    return (x->data > y->data) - (x->data < y->data);
+}
+
+static bool check_overlaps(gguf_file *gguf, reader *in)
+{
+    size_t i;
+
+    qsort(gguf->tensors, gguf->tensors_count, sizeof *gguf->tensors, compare_places);
+    for (i = 1; i < gguf->tensors_count; i++) {
+        const gguf_tensor *before = &gguf->tensors[i - 1], *tensor = &gguf->tensors[i];
+        if ((size_t)(tensor->data - before->data) < gguf_tensor_bytes(before))
+            return fail(in->why, "%s: corrupt GGUF: tensors \"%s\" and \"%s\" overlap", in->path,
+                        gguf_show(before->name).text, gguf_show(tensor->name).text);
+    }
+    return true;
+}
+
 static bool read_tensors(gguf_file *gguf, reader *in, uint64_t *offsets)
 {
     size_t i, data_start;
@@ -343,6 +363,7 @@ static bool read_tensors(gguf_file *gguf, reader *in, uint64_t *offsets)
         return fail(in->why, "%s: truncated GGUF: the file ends before its tensors", in->path);
     for (i = 0; i < gguf->tensors_count; i++)
         if (!place_tensor(gguf, in, &gguf->tensors[i], data_start, offsets[i])) return false;
+    if (!check_overlaps(gguf, in)) return false;
     qsort(gguf->tensors, gguf->tensors_count, sizeof *gguf->tensors, compare_tensors);
     for (i = 1; i < gguf->tensors_count; i++)
         if (compare_tensors(&gguf->tensors[i - 1], &gguf->tensors[i]) == 0)
@@ -364,26 +385,40 @@ static bool read_header(gguf_file *gguf, reader *in)
     return read;
 }
 
-bool gguf_open(gguf_file *gguf, const char *path, failure *why)
+bool gguf_read(gguf_file *gguf, const void *bytes, size_t size, const char *name, failure *why)
 {
     reader in;
 
     memset(gguf, 0, sizeof *gguf);
-    if (!file_map(&gguf->file, path, why)) return false;
-    in.at = gguf->file.bytes;
-    in.end = in.at + gguf->file.size;
-    in.path = path;
+    gguf->file.bytes = in.at = bytes;
+    gguf->file.size = size;
+    in.end = in.at + size;
+    in.path = name;
     in.why = why;
     if (read_header(gguf, &in)) return true;
     gguf_close(gguf);
     return false;
 }
 
+bool gguf_open(gguf_file *gguf, const char *path, failure *why)
+{
+    mapped_file file;
+
+    memset(gguf, 0, sizeof *gguf);
+    if (!file_map(&file, path, why)) return false;
+    if (!gguf_read(gguf, file.bytes, file.size, path, why)) {
+        file_unmap(&file);
+        return false;
+    }
+    gguf->is_mapped = true;
+    return true;
+}
+
 void gguf_close(gguf_file *gguf)
 {
     free(gguf->values);
     free(gguf->tensors);
-    file_unmap(&gguf->file);
+    if (gguf->is_mapped) file_unmap(&gguf->file);
     memset(gguf, 0, sizeof *gguf);
 }
 
@@ -588,6 +623,8 @@ gguf_output gguf_output_copy(const gguf_tensor *tensor)
     output.dims_count = tensor->dims_count;
     memcpy(output.dims, tensor->dims, sizeof output.dims);
     output.data = tensor->data;
+    output.make = NULL;
+    output.context = NULL;
     output.size = gguf_tensor_bytes(tensor);
     return output;
 }
@@ -638,29 +675,85 @@ static bool put_tensor_info(sink *out, const gguf_output *tensor, size_t offset)
     return put_number(out, tensor->type, 4) && put_number(out, offset, 8);
 }
 
-static bool put_file(sink *out, const gguf_file *from, const gguf_output *tensors, size_t count)
+static bool put_tensor(sink *out, const gguf_output *tensor)
+{
+    void *made;
+    bool done;
+
+    if (tensor->data) return put(out, tensor->data, tensor->size);
+    made = malloc(tensor->size);
+    if (!made) {
+        file_write_abandon(&out->file);
+        return fail(out->why, "out of memory");
+    }
+    done = tensor->make(tensor, made, out->why);
+    if (!done) file_write_abandon(&out->file);
+    done = done && put(out, made, tensor->size);
+    free(made);
+    return done;
+}
+
+static bool put_entry(sink *out, const gguf_number *number)
+{
+    size_t length = strlen(number->key);
+    return put_number(out, length, 8) && put(out, number->key, length)
+           && put_number(out, GGUF_U32, 4) && put_number(out, number->value, 4);
+}
+
+/*  Everything else keeps its order; the numbers come last. */
+static bool put_metadata(sink *out, const gguf_file *from, const gguf_number *numbers, size_t count)
+{
+    const unsigned char *at = from->metadata, *end = at + from->metadata_size;
+    size_t i;
+
+    while (at < end) {
+        const unsigned char *stop = end, *next = end;
+        for (i = 0; i < count; i++) {
+            const gguf_value *old = gguf_find_value(from, numbers[i].key);
+            const unsigned char *begin = old ? (const unsigned char *)old->key.bytes - 8 : end;
+            if (begin < at || begin >= stop) continue;
+            stop = begin;
+            next = old->data + old->size;
+        }
+        if (!put(out, at, (size_t)(stop - at))) return false;
+        at = next;
+    }
+    for (i = 0; i < count; i++)
+        if (!put_entry(out, &numbers[i])) return false;
+    return true;
+}
+
+static size_t count_values(const gguf_file *from, const gguf_number *numbers, size_t count)
+{
+    size_t i, values = from->values_count;
+    for (i = 0; i < count; i++) values += !gguf_find_value(from, numbers[i].key);
+    return values;
+}
+
+static bool put_file(sink *out, const gguf_file *from, const gguf_number *numbers,
+                     size_t numbers_count, const gguf_output *tensors, size_t count)
 {
     size_t i, offset = 0;
 
     if (!put(out, "GGUF", 4) || !put_number(out, 3, 4) || !put_number(out, count, 8)) return false;
-    if (!put_number(out, from->values_count, 8)) return false;
-    if (!put(out, from->metadata, from->metadata_size)) return false;
+    if (!put_number(out, count_values(from, numbers, numbers_count), 8)) return false;
+    if (!put_metadata(out, from, numbers, numbers_count)) return false;
     for (i = 0; i < count; i++) {
         if (!put_tensor_info(out, &tensors[i], offset)) return false;
         offset += align_up(tensors[i].size, from->alignment);
     }
     for (i = 0; i < count; i++)
-        if (!put_padding(out, from->alignment) || !put(out, tensors[i].data, tensors[i].size))
-            return false;
+        if (!put_padding(out, from->alignment) || !put_tensor(out, &tensors[i])) return false;
     return put_padding(out, from->alignment);
 }
 
-bool gguf_write(const char *path, const gguf_file *from, const gguf_output *tensors, size_t count,
-                failure *why)
+bool gguf_write(const char *path, const gguf_file *from, const gguf_number *numbers,
+                size_t numbers_count, const gguf_output *tensors, size_t count, failure *why)
 {
     sink out;
     out.written = 0;
     out.why = why;
-    return file_write_begin(&out.file, path, why) && put_file(&out, from, tensors, count)
+    return file_write_begin(&out.file, path, why)
+           && put_file(&out, from, numbers, numbers_count, tensors, count)
            && file_write_end(&out.file, why);
 }

@@ -1,7 +1,7 @@
 /*  gguf.h - reads GGUF files (versions 2 and 3, little-endian) without trusting them.
 
     gguf_open() checks the whole header: counts, lengths, types, alignment, offsets, duplicate
-    names. After it succeeds, nothing below can read outside the file. */
+    names, overlaps. After it succeeds, nothing below can read outside the file. */
 #ifndef FORMATS_GGUF_H
 #define FORMATS_GGUF_H
 
@@ -47,6 +47,7 @@ typedef struct gguf_tensor {
 
 typedef struct gguf_file {
     mapped_file file;
+    bool is_mapped;                 /* by gguf_open */
     uint32_t version;
     size_t alignment;
     gguf_value *values;             /* both sorted by name */
@@ -58,6 +59,8 @@ typedef struct gguf_file {
 } gguf_file;
 
 bool gguf_open(gguf_file *gguf, const char *path, failure *why);
+/*  The same from memory that stays the caller's; `name` is for messages. */
+bool gguf_read(gguf_file *gguf, const void *bytes, size_t size, const char *name, failure *why);
 void gguf_close(gguf_file *gguf);
 
 /*  NULL if there is none of that name. */
@@ -93,14 +96,23 @@ typedef struct gguf_output {
     gguf_string name;
     uint32_t type, dims_count;
     uint64_t dims[GGUF_MAX_DIMS];
-    const void *data;
+    const void *data;           /* or NULL: */
+    bool (*make)(const struct gguf_output *output, void *bytes, failure *why);
+    const void *context;        /* whatever make() wants to know */
     size_t size;
 } gguf_output;
 
 gguf_output gguf_output_copy(const gguf_tensor *tensor);
 
-/*  Writes `from`'s metadata, unchanged, and these tensors in this order. */
-bool gguf_write(const char *path, const gguf_file *from, const gguf_output *tensors, size_t count,
-                failure *why);
+/*  A number in the metadata, in place of what the original has under that key. */
+typedef struct gguf_number {
+    const char *key;
+    uint32_t value;
+} gguf_number;
+
+/*  Writes `from`'s metadata with these numbers, and these tensors in this order; those to be made are
+    made one by one. */
+bool gguf_write(const char *path, const gguf_file *from, const gguf_number *numbers,
+                size_t numbers_count, const gguf_output *tensors, size_t count, failure *why);
 
 #endif

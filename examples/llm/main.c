@@ -1,15 +1,17 @@
 /*  main.c - quantizes a language model with AWQ and shows what that costs and brings.
 
     Every measurement runs in a process of its own, so that its peak memory is its own. */
+#include "export.h"
 #include "study.h"
 #include "tiles.h"
 
 #include "../common/progress.h"
 
+#include <dirent.h>
 #include <sys/wait.h>
 
 typedef struct settings {
-    const char *model, *text, *calibration, *save, *prompt;
+    const char *model, *text, *calibration, *save, *export_hf, *export_gguf, *prompt;
     size_t threads, answer_tokens;
     awq_precision precision;
     bool measure_only, print_ids, print_speed, check_sketch;
@@ -21,7 +23,7 @@ typedef struct settings {
 typedef struct report {
     text_score score;
     double generation_rate, seconds;
-    uint64_t fingerprint;
+    uint64_t fingerprint, exported_fingerprint;
     size_t peak_memory;
     char answer[4096];
 } report;
@@ -172,6 +174,22 @@ static bool evaluate_stage(const settings *set, const char *path, report *out, f
     return done;
 }
 
+/*  Head and embedding are exported as they were, so the bits are others than the saved file's. */
+static bool export_model(const settings *set, const model *m, const model *original, compute *c,
+                         const token_list *text, report *out, failure *why)
+{
+    model exported;
+    bool done;
+
+    if (set->quantize.plain || (!set->export_hf && !set->export_gguf)) return true;
+    if (!exported_model(&exported, m, original, why)) return false;
+    done = fingerprint(&exported, c, text, &out->exported_fingerprint, why)
+           && (!set->export_hf || export_hf(&exported, set->export_hf, why))
+           && (!set->export_gguf || export_gguf(&exported, set->export_gguf, why));
+    free(exported.rope_frequencies);
+    return done;
+}
+
 /*  Quantizes set->model into the file `path`. */
 static bool quantize_into(const settings *set, const model *m, compute *c, const char *path,
                           report *out, failure *why)
@@ -186,8 +204,9 @@ static bool quantize_into(const settings *set, const model *m, compute *c, const
     token_list_free(&calibration);
     if (!done) return false;
     out->seconds = seconds_now() - started;
-    done = quantized_model_save(&q, path, why) && read_tokens(&m->tok, set->text, &text, why)
-           && fingerprint(&q.m, c, &text, &out->fingerprint, why);
+    done = save_model(&q.m, path, why) && read_tokens(&m->tok, set->text, &text, why)
+           && fingerprint(&q.m, c, &text, &out->fingerprint, why)
+           && export_model(set, &q.m, m, c, &text, out, why);
     token_list_free(&text);
     quantized_model_close(&q);
     return done;
@@ -239,10 +258,20 @@ static void print_row(const char *name, const report *r, size_t size, const repo
     fflush(stdout);
 }
 
-static size_t file_size(const char *path)
+/*  Of a file, or of all files in a directory. */
+static size_t size_on_disk(const char *path)
 {
+    DIR *directory = opendir(path);
+    struct dirent *entry;
     struct stat status;
-    return stat(path, &status) == 0 ? (size_t)status.st_size : 0;
+    size_t size = 0;
+
+    if (!directory) return stat(path, &status) == 0 ? (size_t)status.st_size : 0;
+    while ((entry = readdir(directory)) != NULL)
+        if (fstatat(dirfd(directory), entry->d_name, &status, 0) == 0 && S_ISREG(status.st_mode))
+            size += (size_t)status.st_size;
+    closedir(directory);
+    return size;
 }
 
 static void print_answer(const settings *set, const char *name, const report *r)
@@ -254,7 +283,7 @@ static void print_answer(const settings *set, const char *name, const report *r)
 
 /*  What the file says about itself, and the size that its weights would have in fp32. */
 typedef struct description {
-    gguf_shown name;
+    char name[64];
     size_t weights, layers;
     const char *rounded_type; /* of linears that were rounded before, or NULL */
     bool quantized;
@@ -262,16 +291,11 @@ typedef struct description {
 
 static void describe(const model *m, description *d)
 {
-    gguf_string name = { "a model without a name", 22 };
-    size_t i;
-
     memset(d, 0, sizeof *d);
-    gguf_get_string(&m->gguf, "general.name", &name);
-    d->name = gguf_show(name);
+    strcpy(d->name, m->name);
     d->layers = m->layers_count;
     d->quantized = model_is_quantized(m);
-    for (i = 0; i < m->gguf.tensors_count; i++)
-        d->weights += m->gguf.tensors[i].columns * m->gguf.tensors[i].rows;
+    d->weights = model_weights(m);
     if (!d->quantized) {
         uint32_t type = m->layers[0].linears[LINEAR_Q].stored->type;
         bool exact = type == GGUF_F32 || type == GGUF_F16 || type == GGUF_BF16;
@@ -291,18 +315,40 @@ static bool check_text(const model *m, const char *path, failure *why)
                                          count, WINDOW);
 }
 
-/*  What would otherwise go wrong after minutes of work. */
-static bool check_early(const settings *set, const model *m, failure *why)
+static bool can_write_file(const char *path, failure *why)
 {
     file_writer writer;
 
-    if (!check_text(m, set->text, why)) return false;
-    if (model_is_quantized(m) || set->measure_only) return true;
-    if (!check_text(m, set->calibration, why)) return false;
-    if (!set->save) return true;
-    if (!file_write_begin(&writer, set->save, why)) return false;
+    if (!path) return true;
+    if (!file_write_begin(&writer, path, why)) return false;
     file_write_abandon(&writer);
     return true;
+}
+
+static bool can_write_directory(const char *path, failure *why)
+{
+    hf_writer writer;
+
+    if (!path) return true;
+    if (!hf_write_begin(&writer, path, NULL, 0, 1, why)) return false;
+    hf_write_abandon(&writer);
+    return true;
+}
+
+/*  What would otherwise go wrong after minutes of work. */
+static bool check_early(const settings *set, const model *m, failure *why)
+{
+    if (!check_text(m, set->text, why)) return false;
+    if (model_is_quantized(m) || set->measure_only) {
+        if (!set->export_hf && !set->export_gguf) return true;
+        return fail(why, "%s: only what is quantized here is exported; name the original model",
+                    set->model);
+    }
+    return check_text(m, set->calibration, why)
+           && (!set->export_hf || export_check_hf(m, set->quantize.quant, why))
+           && (!set->export_gguf || export_check_gguf(m, set->quantize.quant, why))
+           && can_write_file(set->save, why) && can_write_file(set->export_gguf, why)
+           && can_write_directory(set->export_hf, why);
 }
 
 static bool inspect(const settings *set, description *d, failure *why)
@@ -337,7 +383,7 @@ static bool measure(const settings *set, const description *d, failure *why)
 
     if (!run_stage(evaluate_stage, set, set->model, &r, why)) return false;
     print_head();
-    print_row(d->quantized ? "AWQ, from file" : "fp32", &r, file_size(set->model), NULL, NULL);
+    print_row(d->quantized ? "AWQ, from file" : "fp32", &r, size_on_disk(set->model), NULL, NULL);
     print_answer(set, "The model", &r);
     printf("\nfingerprint %016llx\n", (unsigned long long)r.fingerprint);
     return true;
@@ -430,6 +476,40 @@ static bool ask_model(const settings *set, question *ask, failure *why)
 
 /* ---- the comparison -------------------------------------------------------------------------- */
 
+/*  Loads what was exported in a fresh process, as any other model. */
+static bool measure_exports(const settings *set, const report *base, const report *made,
+                            failure *why)
+{
+    report r;
+
+    if (set->export_hf) {
+        if (!run_stage(evaluate_stage, set, set->export_hf, &r, why)) return false;
+        print_row("AWQ, directory", &r, size_on_disk(set->export_hf), base, NULL);
+        if (r.fingerprint != made->exported_fingerprint)
+            return fail(why, "%s: the directory does not give the bits of the model exported",
+                        set->export_hf);
+    }
+    if (set->export_gguf) {
+        if (!run_stage(evaluate_stage, set, set->export_gguf, &r, why)) return false;
+        print_row("AWQ, GGUF blocks", &r, size_on_disk(set->export_gguf), base, NULL);
+    }
+    return true;
+}
+
+static void print_files(const settings *set, const report *made)
+{
+    if (set->save)
+        printf("\nsaved %s, which gives the same bits when loaded again (fingerprint %016llx)\n",
+               set->save, (unsigned long long)made->fingerprint);
+    if (set->export_hf)
+        printf("\nexported %s, which gives the same bits when loaded again (fingerprint %016llx); "
+               "its head and embedding are those of the original\n",
+               set->export_hf, (unsigned long long)made->exported_fingerprint);
+    if (set->export_gguf)
+        printf("\nexported %s, for llama.cpp; each block's minimum was rounded to fp16\n",
+               set->export_gguf);
+}
+
 static bool compare(const settings *set, const description *d, const char *path, failure *why)
 {
     report base, made_plain, plain, made, awq;
@@ -437,19 +517,18 @@ static bool compare(const settings *set, const description *d, const char *path,
 
     if (!run_stage(evaluate_stage, set, set->model, &base, why)) return false;
     if (!quantize_and_measure(set, true, path, &made_plain, &plain, why)) return false;
-    plain_size = file_size(path);
+    plain_size = size_on_disk(path);
     if (!quantize_and_measure(set, false, path, &made, &awq, why)) return false;
     print_head();
     print_row("fp32", &base, d->weights * sizeof(float), NULL, NULL);
     print_row("round-to-nearest", &plain, plain_size, &base, &made_plain);
-    print_row("AWQ", &awq, file_size(path), &base, &made);
+    print_row("AWQ", &awq, size_on_disk(path), &base, &made);
+    if (!measure_exports(set, &base, &made, why)) return false;
     printf("\nperplexity: %zu tokens of %s in windows of %d; quantizing held %.0f MB at its peak\n",
            base.score.scored, set->text, WINDOW, megabytes(made.peak_memory));
     print_answer(set, "The fp32 model", &base);
     print_answer(set, "The AWQ model", &awq);
-    if (set->save)
-        printf("\nsaved %s, which gives the same bits when loaded again (fingerprint %016llx)\n",
-               path, (unsigned long long)awq.fingerprint);
+    print_files(set, &made);
     return true;
 }
 
@@ -475,8 +554,8 @@ static bool run(const settings *set, failure *why)
     if (set->print_speed) return ask_model(set, print_speed, why);
     if (set->check_sketch) return ask_model(set, check_sketch, why);
     if (!inspect(set, &d, why)) return false;
-    printf("model: %s, %zu layers, %.1f MB: %s\n", d.name.text, d.layers,
-           megabytes(file_size(set->model)), set->model);
+    printf("model: %s, %zu layers, %.1f MB: %s\n", d.name, d.layers,
+           megabytes(size_on_disk(set->model)), set->model);
     if (d.rounded_type)
         printf("note: its linears are %s, so these weights were rounded once before; what they are "
                "now counts as fp32 below\n",
@@ -489,10 +568,11 @@ static bool run(const settings *set, failure *why)
 
 static void print_usage(FILE *to)
 {
-    fputs("usage: llm MODEL.gguf [options]\n"
+    fputs("usage: llm MODEL [options]\n"
           "\n"
-          "Quantizes a Llama-architecture model to 4 bits, by plain rounding and by AWQ, and\n"
-          "compares them. A model saved before is only measured.\n"
+          "Quantizes a Llama-architecture model (a GGUF file) to 4 bits, by plain rounding and by\n"
+          "AWQ, and compares them. A model that is AWQ already, saved before or a Hugging Face\n"
+          "directory, is only measured.\n"
           "\n"
           "  --text FILE     perplexity on this text (examples/data/heldout.txt)\n"
           "  --calib FILE    calibrate on this text (examples/data/calibration.txt)\n"
@@ -500,9 +580,11 @@ static void print_usage(FILE *to)
           "  --tokens N      length of the answer at most (120)\n"
           "  --group N       inputs per scale, -1: whole row (128)\n"
           "  --head BITS     of the output head: 8, 4, or 16: as it is in the file (8)\n"
-          "  --save FILE     keep the AWQ model; load it by naming it instead of MODEL.gguf\n"
+          "  --save FILE     keep the AWQ model; load it by naming it instead of MODEL\n"
+          "  --export-hf DIR   the AWQ model as AutoAWQ writes it, for transformers, vLLM ...\n"
+          "  --export-gguf FILE   the AWQ model in Q4_1, for llama.cpp\n"
           "  --threads N     (one per processor)\n"
-          "  --measure       only measure MODEL.gguf as it is\n"
+          "  --measure       only measure MODEL as it is\n"
           "  --ids           only print the token ids of the text\n"
           "  --speed         only time a prompt of 512 tokens and 128 tokens after it\n"
           "  --check-sketch  only compare the scale search's sketch with the exact loss\n"
@@ -550,6 +632,10 @@ static bool parse_option(settings *set, const char *option, const char *value, f
         set->prompt = value;
     else if (strcmp(option, "--save") == 0)
         set->save = value;
+    else if (strcmp(option, "--export-hf") == 0)
+        set->export_hf = value;
+    else if (strcmp(option, "--export-gguf") == 0)
+        set->export_gguf = value;
     else if (strcmp(option, "--scale") == 0)
         return parse_rule(value, &set->quantize.preset, why);
     else if (strcmp(option, "--tokens") == 0) {

@@ -2,6 +2,7 @@
 #include "model.h"
 
 #include "dense.h"
+#include "source.h"
 
 #include <math.h>
 
@@ -17,13 +18,6 @@ size_t group_count(input_group group)
 {
     static const unsigned char count[INPUTS] = { 3, 1, 2, 1 };
     return count[group];
-}
-
-const char *linear_name(size_t which)
-{
-    static const char names[LINEARS][12] = { "attn_q",   "attn_k", "attn_v",  "attn_output",
-                                             "ffn_gate", "ffn_up", "ffn_down" };
-    return names[which];
 }
 
 static size_t linear_outputs(const model *m, size_t which)
@@ -44,166 +38,19 @@ static size_t linear_inputs(const model *m, size_t which)
     return which == LINEAR_DOWN ? m->ffn_dim : m->dim;
 }
 
-/* ---- loading: the configuration -------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
-static bool need_size(const model *m, const char *key, size_t *out, failure *why)
+static bool check_sizes(const model *m, failure *why)
 {
-    if (gguf_get_size(&m->gguf, key, out) && *out > 0 && *out < (size_t)1 << 30) return true;
-    return fail(why, "the GGUF file has no usable number \"%s\"", key);
-}
-
-/*  What this program would compute wrongly is refused by name. */
-static bool check_architecture(const model *m, failure *why)
-{
-    gguf_string text;
-    size_t number;
-
-    if (!gguf_get_string(&m->gguf, "general.architecture", &text) || !gguf_string_is(text, "llama"))
-        return fail(why, "only models with general.architecture = llama are run");
-    if (gguf_get_size(&m->gguf, "llama.expert_count", &number) && number > 0)
-        return fail(why, "mixture-of-experts models are not run by this program");
-    if (gguf_get_string(&m->gguf, "llama.rope.scaling.type", &text) && !gguf_string_is(text, "none")
-        && !gguf_string_is(text, "linear"))
-        return fail(why, "rope scaling \"%s\" is not known; none and linear are",
-                    gguf_show(text).text);
-    return true;
-}
-
-static bool load_sizes(model *m, failure *why)
-{
-    double epsilon = 0;
-    size_t value_length;
-
-    if (!need_size(m, "llama.block_count", &m->layers_count, why)) return false;
-    if (!need_size(m, "llama.embedding_length", &m->dim, why)) return false;
-    if (!need_size(m, "llama.feed_forward_length", &m->ffn_dim, why)) return false;
-    if (!need_size(m, "llama.attention.head_count", &m->heads, why)) return false;
-    m->kv_heads = m->heads;
-    gguf_get_size(&m->gguf, "llama.attention.head_count_kv", &m->kv_heads);
     if (m->kv_heads == 0 || m->heads % m->kv_heads != 0)
         return fail(why, "%zu attention heads cannot share %zu key-value heads", m->heads,
                     m->kv_heads);
-    m->head_dim = m->dim / m->heads;
-    gguf_get_size(&m->gguf, "llama.attention.key_length", &m->head_dim);
-    value_length = m->head_dim;
-    gguf_get_size(&m->gguf, "llama.attention.value_length", &value_length);
-    m->rope_dims = m->head_dim;
-    gguf_get_size(&m->gguf, "llama.rope.dimension_count", &m->rope_dims);
-    if (m->head_dim == 0 || m->head_dim > 4096 || value_length != m->head_dim
-        || m->rope_dims > m->head_dim || m->rope_dims % 2 != 0)
-        return fail(why, "attention heads of %zu channels (values %zu, rope %zu) are not run",
-                    m->head_dim, value_length, m->rope_dims);
-    if (!gguf_get_double(&m->gguf, "llama.attention.layer_norm_rms_epsilon", &epsilon)
-        || !(epsilon > 0))
-        return fail(why, "the GGUF file has no usable llama.attention.layer_norm_rms_epsilon");
-    m->norm_epsilon = (float)epsilon;
-    m->context = 2048;
-    gguf_get_size(&m->gguf, "llama.context_length", &m->context);
+    if (m->head_dim == 0 || m->head_dim > 4096 || m->rope_dims > m->head_dim
+        || m->rope_dims % 2 != 0)
+        return fail(why, "attention heads of %zu channels (rope %zu) are not run", m->head_dim,
+                    m->rope_dims);
+    if (!(m->norm_epsilon > 0)) return fail(why, "the epsilon of its norms is not > 0");
     return true;
-}
-
-static const gguf_tensor *need_tensor(const model *m, const char *name, size_t columns, size_t rows,
-                                      failure *why)
-{
-    const gguf_tensor *tensor = gguf_find_tensor(&m->gguf, name);
-
-    if (!tensor || tensor->type == GGUF_I8) {
-        fail(why, "the GGUF file has no tensor \"%s\"", name);
-        return NULL;
-    }
-    if (tensor->columns != columns || tensor->rows != rows) {
-        fail(why, "tensor \"%s\" is %zu x %zu, but the model needs %zu x %zu", name, tensor->rows,
-             tensor->columns, rows, columns);
-        return NULL;
-    }
-    return tensor;
-}
-
-static bool load_vector(const model *m, const char *name, size_t length, float **out, failure *why)
-{
-    const gguf_tensor *tensor = need_tensor(m, name, length, 1, why);
-
-    if (!tensor) return false;
-    *out = malloc(length * sizeof **out);
-    if (!*out) return fail(why, "out of memory");
-    gguf_row_to_f32(tensor, 0, *out);
-    return true;
-}
-
-static bool load_rope(model *m, failure *why)
-{
-    const gguf_tensor *tensor = gguf_find_tensor(&m->gguf, "rope_freqs.weight");
-    double base = 10000.0, scale = 1.0;
-    float *factors = NULL;
-    size_t i, pairs = m->rope_dims / 2;
-    gguf_string scaling;
-
-    gguf_get_double(&m->gguf, "llama.rope.freq_base", &base);
-    if (gguf_get_string(&m->gguf, "llama.rope.scaling.type", &scaling)
-        && gguf_string_is(scaling, "linear"))
-        gguf_get_double(&m->gguf, "llama.rope.scaling.factor", &scale);
-    if (!(base > 0) || !(scale > 0))
-        return fail(why, "rope base %g or factor %g is not > 0", base, scale);
-    if (tensor && !load_vector(m, "rope_freqs.weight", pairs, &factors, why)) return false;
-    m->rope_frequencies = malloc((pairs + 1) * sizeof *m->rope_frequencies);
-    for (i = 0; m->rope_frequencies && i < pairs; i++)
-        m->rope_frequencies[i] = pow(base, -2.0 * (double)i / (double)m->rope_dims) / scale
-                                 / (factors ? (double)factors[i] : 1.0);
-    free(factors);
-    return m->rope_frequencies ? true : fail(why, "out of memory");
-}
-
-/* ---- loading: the weights -------------------------------------------------------------------- */
-
-/*  A quantized linear stands in the file as bytes, under the name of the linear + ".awq". */
-static bool load_packed(linear *l, const gguf_tensor *tensor, const char *name, failure *why)
-{
-    awq_where where = { 0, 0, 0 };
-    awq_status status = awq_packed_open(&l->packed, tensor->data, gguf_tensor_bytes(tensor));
-
-    if (status == AWQ_OK) status = awq_packed_check(&l->packed, &where);
-    if (status != AWQ_OK)
-        return fail(why, "tensor \"%s\": %s (row %zu, group %zu)", name, awq_status_string(status),
-                    where.row, where.col);
-    if (l->packed.in_features != l->in_features || l->packed.out_features != l->out_features)
-        return fail(why, "tensor \"%s\" is %zu x %zu, but the model needs %zu x %zu", name,
-                    l->packed.out_features, l->packed.in_features, l->out_features, l->in_features);
-    return true;
-}
-
-static bool load_bias(const model *m, linear *l, const char *name, failure *why)
-{
-    float *bias;
-
-    if (!gguf_find_tensor(&m->gguf, name)) return true;
-    if (!load_vector(m, name, l->out_features, &bias, why)) return false;
-    l->bias = bias;
-    return true;
-}
-
-/*  W stands in the file as NAME.awq, packed, or as NAME.weight. */
-static bool load_weight(const model *m, linear *l, const char *name, failure *why)
-{
-    const gguf_tensor *packed;
-    char full[136];
-
-    snprintf(full, sizeof full, "%s.awq", name);
-    packed = gguf_find_tensor(&m->gguf, full);
-    if (packed && packed->type == GGUF_I8) return load_packed(l, packed, full, why);
-    snprintf(full, sizeof full, "%s.weight", name);
-    l->stored = need_tensor(m, full, l->in_features, l->out_features, why);
-    return l->stored != NULL;
-}
-
-static bool load_linear(const model *m, size_t index, size_t which, linear *l, failure *why)
-{
-    char name[128], bias[136];
-
-    l->in_features = linear_inputs(m, which);
-    l->out_features = linear_outputs(m, which);
-    snprintf(name, sizeof name, "blk.%zu.%s", index, linear_name(which));
-    snprintf(bias, sizeof bias, "%s.bias", name);
-    return load_bias(m, l, bias, why) && load_weight(m, l, name, why);
 }
 
 /*  Activations are prepared once per input, so its linears must agree on how. */
@@ -222,61 +69,79 @@ static bool check_groups(const layer *layer_, size_t index, failure *why)
     return true;
 }
 
-static bool load_layer(model *m, size_t index, failure *why)
+static bool need_vector(const model *m, const model_source *from, size_t index, size_t which,
+                        float **out, failure *why)
+{
+    if (!from->vector(m, index, which, ".weight", m->dim, out, why)) return false;
+    return *out ? true : fail(why, "it has no tensor \"%s\"", from->name(index, which, ".weight").text);
+}
+
+static bool load_linear(model *m, const model_source *from, size_t index, size_t which, linear *l,
+                        failure *why)
+{
+    float *bias = NULL;
+
+    l->in_features = linear_inputs(m, which);
+    l->out_features = linear_outputs(m, which);
+    if (!from->vector(m, index, which, ".bias", l->out_features, &bias, why)) return false;
+    l->bias = bias;
+    return from->weight(m, index, which, l, why);
+}
+
+static bool load_layer(model *m, const model_source *from, size_t index, failure *why)
 {
     layer *l = &m->layers[index];
-    char name[64];
     size_t which;
 
-    snprintf(name, sizeof name, "blk.%zu.attn_norm.weight", index);
-    if (!load_vector(m, name, m->dim, &l->attention_norm, why)) return false;
-    snprintf(name, sizeof name, "blk.%zu.ffn_norm.weight", index);
-    if (!load_vector(m, name, m->dim, &l->ffn_norm, why)) return false;
+    if (!need_vector(m, from, index, ATTENTION_NORM, &l->attention_norm, why)) return false;
+    if (!need_vector(m, from, index, FFN_NORM, &l->ffn_norm, why)) return false;
     for (which = 0; which < LINEARS; which++)
-        if (!load_linear(m, index, which, &l->linears[which], why)) return false;
+        if (!load_linear(m, from, index, which, &l->linears[which], why)) return false;
     return check_groups(l, index, why);
 }
 
-static bool load_layers(model *m, failure *why)
+static bool load_layers(model *m, const model_source *from, failure *why)
 {
     size_t i;
 
-    if (m->layers_count > m->gguf.tensors_count)
-        return fail(why, "the GGUF file promises %zu layers but has only %zu tensors",
-                    m->layers_count, m->gguf.tensors_count);
     m->layers = calloc(m->layers_count, sizeof *m->layers);
     if (!m->layers) return fail(why, "out of memory");
     for (i = 0; i < m->layers_count; i++)
-        if (!load_layer(m, i, why)) return false;
+        if (!load_layer(m, from, i, why)) return false;
     return true;
 }
 
-static bool load_ends(model *m, failure *why)
+static bool load_ends(model *m, const model_source *from, failure *why)
 {
     m->vocabulary = m->tok.tokens_count;
     m->embedding.in_features = m->dim;
     m->embedding.out_features = m->vocabulary;
     m->head = m->embedding;
-    if (!load_weight(m, &m->embedding, "token_embd", why)) return false;
-    if (!load_vector(m, "output_norm.weight", m->dim, &m->output_norm, why)) return false;
-    if (!model_is_tied(m)) return load_weight(m, &m->head, "output", why);
+    if (!from->weight(m, 0, EMBEDDING, &m->embedding, why)) return false;
+    if (!need_vector(m, from, 0, OUTPUT_NORM, &m->output_norm, why)) return false;
+    if (!m->tied) return from->weight(m, 0, HEAD, &m->head, why);
     m->head = m->embedding;
     return true;
 }
 
-static bool load_model(model *m, failure *why)
+static bool load_model(model *m, const model_source *from, failure *why)
 {
-    return check_architecture(m, why) && load_sizes(m, why) && load_rope(m, why)
-           && tokenizer_open(&m->tok, &m->gguf, why) && load_ends(m, why) && load_layers(m, why);
+    if (!from->describe(m, why) || !check_sizes(m, why)) return false;
+    m->rope_frequencies = rope_frequencies(&m->rope, m->rope_dims, why);
+    return m->rope_frequencies && tokenizer_open(&m->tok, &m->words, why)
+           && load_ends(m, from, why) && load_layers(m, from, why);
 }
 
 bool model_open(model *m, const char *path, failure *why)
 {
+    struct stat status;
+    bool directory = stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+    const model_source *from = directory ? &hf_source : &gguf_source;
     failure reason;
 
     memset(m, 0, sizeof *m);
-    if (!gguf_open(&m->gguf, path, why)) return false;
-    if (load_model(m, &reason)) return true;
+    if (!from->open(m, path, why)) return false;
+    if (load_model(m, from, &reason)) return true;
     model_close(m);
     return fail(why, "%.120s: %.380s", path, reason.text);
 }
@@ -293,9 +158,13 @@ void model_close(model *m)
     }
     free(m->layers);
     free(m->output_norm);
+    free(m->rope.factors);
     free(m->rope_frequencies);
     free(m->decoded);
+    free(m->imported);
     tokenizer_close(&m->tok);
+    vocabulary_close(&m->words);
+    hf_close(&m->hf);
     gguf_close(&m->gguf);
     memset(m, 0, sizeof *m);
 }
@@ -305,10 +174,13 @@ bool model_is_quantized(const model *m)
     return m->layers[0].linears[0].packed.data != NULL;
 }
 
-bool model_is_tied(const model *m)
+size_t model_weights(const model *m)
 {
-    return !gguf_find_tensor(&m->gguf, "output.weight")
-           && !gguf_find_tensor(&m->gguf, "output.awq");
+    size_t which, layer_weights = 2 * m->dim, ends = m->vocabulary * m->dim * (m->tied ? 1 : 2);
+
+    for (which = 0; which < LINEARS; which++)
+        layer_weights += linear_inputs(m, which) * linear_outputs(m, which);
+    return m->layers_count * layer_weights + ends + m->dim;
 }
 
 /* ---- decoding all weights -------------------------------------------------------------------- */
@@ -447,7 +319,7 @@ static void norm_task(void *arg, size_t begin, size_t end, size_t worker)
 /*  s->normed = norm(x) * weight. */
 static void norm(session *s, const float *x, size_t tokens, const float *weight)
 {
-    norm_job job = { x, weight, s->m->dim, s->m->norm_epsilon, s->normed };
+    norm_job job = { x, weight, s->m->dim, (float)s->m->norm_epsilon, s->normed };
     parallel_run(&s->c->pool, tokens, 1, norm_task, &job);
 }
 

@@ -1,12 +1,13 @@
-/*  model.h - a Llama-architecture transformer from a GGUF file, run in fp32 or quantized. */
+/*  model.h - a Llama-architecture transformer from a GGUF file or a Hugging Face AWQ directory, run in
+    fp32 or quantized. */
 #ifndef LLM_MODEL_H
 #define LLM_MODEL_H
 
+#include "../formats/hf.h"
 #include "linear.h"
+#include "names.h"
+#include "rope.h"
 #include "tokenizer.h"
-
-/*  Linears that read the same input stand side by side. */
-enum { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, LINEARS };
 
 /*  The inputs: attn_norm(x) for q, k, v; attention's output for o; ffn_norm(x) for gate, up;
     silu(gate) * up for down. */
@@ -14,7 +15,6 @@ typedef enum input_group { INPUT_QKV, INPUT_O, INPUT_GATE_UP, INPUT_DOWN, INPUTS
 
 size_t group_first(input_group group);      /* its first linear ... */
 size_t group_count(input_group group);      /* ... and how many there are */
-const char *linear_name(size_t which);      /* as in the file: attn_q, ... */
 
 typedef struct layer {
     float *attention_norm, *ffn_norm;
@@ -22,28 +22,38 @@ typedef struct layer {
 } layer;
 
 typedef struct model {
-    gguf_file gguf;
+    gguf_file gguf;                 /* where it comes from: ... */
+    hf_model hf;                    /* ... one of these two is open */
+    char name[64];
+    vocabulary words;
     tokenizer tok;
     size_t dim, ffn_dim, heads, kv_heads, head_dim, rope_dims, vocabulary, context;
-    float norm_epsilon;
+    double norm_epsilon;
+    rope_rule rope;
     double *rope_frequencies;       /* [rope_dims / 2], radians per position */
     linear embedding;               /* its rows are the tokens' vectors */
     layer *layers;
     size_t layers_count;
     float *output_norm;
-    linear head;                    /* the embedding again, if the file has no other */
+    linear head;
+    bool tied;                      /* the head is the embedding */
+    unsigned char *imported;        /* packed linears, if the files have them in another layout */
+    size_t imported_size;
+    gguf_tensor dense[2];           /* embedding and head, if they are in no GGUF file */
     float *decoded;                 /* weights in fp32, if they were asked for */
 } model;
 
+/*  A GGUF file, or a directory with config.json, tokenizer.json and *.safetensors. */
 bool model_open(model *m, const char *path, failure *why);
 void model_close(model *m);
+
+size_t model_weights(const model *m);       /* how many there are */
 
 /*  Decodes all linears to fp32 once: faster, 4 bytes per weight. Without it rows are decoded as
     they are used. */
 bool model_decode(model *m, compute *c, failure *why);
 size_t model_decoded_size(const model *m);
 bool model_is_quantized(const model *m);
-bool model_is_tied(const model *m);        /* the head is the embedding */
 
 /*  Attention is computed for so many tokens at a time, with so many keys at a time. The
     keys of a block stand side by side, channel by channel: what is read is one stream. */

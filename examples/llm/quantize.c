@@ -270,7 +270,7 @@ static bool pack_group(pipeline *p, size_t index, input_group group, failure *wh
                          clip ? p->clip_max : NULL, NULL, 0 };
         if (clip && !clip_linear(p, index, group, which, why)) return false;
         if (!pack_linear(p, &p->out->m.layers[index].linears[which], p->options->quant, job, index,
-                         linear_name(which), why))
+                         gguf_name(index, which, "").text, why))
             return false;
     }
     return true;
@@ -288,7 +288,7 @@ static bool pack_head(pipeline *p, failure *why)
     if (!weight) return fail(why, "out of memory");
     linear_decode(p->c, &p->m->head, weight);
     packed = pack_linear(p, &m->head, head_quant(p->options), job, NO_LAYER, "output head", why);
-    if (packed && model_is_tied(m)) m->embedding = m->head;
+    if (packed && m->tied) m->embedding = m->head;
     free(weight);
     return packed;
 }
@@ -458,111 +458,4 @@ bool quantize_model(quantized_model *out, const model *m, compute *c, const toke
     close_pipeline(&p);
     if (!done) quantized_model_close(out);
     return done;
-}
-
-/* ---- saving ---------------------------------------------------------------------------------- */
-
-typedef struct tensor_name {
-    char text[64];
-} tensor_name;
-
-typedef struct tensor_writer {
-    gguf_output *tensors;
-    tensor_name *names; /* of the packed linears */
-    size_t count, names_count;
-} tensor_writer;
-
-static tensor_name layer_tensor_name(size_t index, const char *what)
-{
-    tensor_name name;
-    snprintf(name.text, sizeof name.text, "blk.%zu.%s", index, what);
-    return name;
-}
-
-static tensor_name suffixed(tensor_name name, const char *suffix)
-{
-    strncat(name.text, suffix, sizeof name.text - strlen(name.text) - 1);
-    return name;
-}
-
-static gguf_output *find_output(const tensor_writer *w, const char *name)
-{
-    size_t i;
-    for (i = 0; i < w->count; i++)
-        if (gguf_string_is(w->tensors[i].name, name)) return &w->tensors[i];
-    return NULL;
-}
-
-/*  A tensor of fp32 numbers in place of what the original has under that name. */
-static void replace_floats(const tensor_writer *w, tensor_name name, const float *data,
-                           size_t count)
-{
-    gguf_output *tensor = find_output(w, name.text);
-
-    if (!tensor || !data) return;
-    tensor->type = GGUF_F32;
-    tensor->data = data;
-    tensor->size = count * sizeof *data;
-}
-
-/*  NAME.awq in place of the original's NAME.weight, and the folded NAME.bias. */
-static void replace_linear(tensor_writer *w, tensor_name of, const linear *l)
-{
-    gguf_output *tensor = find_output(w, suffixed(of, ".weight").text);
-    tensor_name *name = &w->names[w->names_count++];
-
-    replace_floats(w, suffixed(of, ".bias"), l->bias, l->out_features);
-    *name = suffixed(of, ".awq");
-    tensor->name.bytes = name->text;
-    tensor->name.length = strlen(name->text);
-    tensor->type = GGUF_I8;
-    tensor->dims_count = 1;
-    tensor->dims[0] = l->packed.size;
-    tensor->data = l->packed.data;
-    tensor->size = l->packed.size;
-}
-
-static void replace_layer(tensor_writer *w, const quantized_model *q, size_t index)
-{
-    const layer *l = &q->m.layers[index];
-    size_t which;
-
-    replace_floats(w, layer_tensor_name(index, "attn_norm.weight"), l->attention_norm, q->m.dim);
-    replace_floats(w, layer_tensor_name(index, "ffn_norm.weight"), l->ffn_norm, q->m.dim);
-    for (which = 0; which < LINEARS; which++)
-        replace_linear(w, layer_tensor_name(index, linear_name(which)), &l->linears[which]);
-}
-
-static void replace_head(tensor_writer *w, const quantized_model *q)
-{
-    tensor_name name = { "output" };
-
-    if (!q->m.head.packed.data) return;
-    if (model_is_tied(&q->m)) strcpy(name.text, "token_embd");
-    replace_linear(w, name, &q->m.head);
-}
-
-bool quantized_model_save(const quantized_model *q, const char *path, failure *why)
-{
-    const gguf_file *from = &q->m.gguf;
-    tensor_writer w;
-    size_t i;
-    bool saved = false;
-
-    memset(&w, 0, sizeof w);
-    w.tensors = malloc(from->tensors_count * sizeof *w.tensors);
-    w.names = malloc((q->m.layers_count * LINEARS + 1) * sizeof *w.names);
-    if (w.tensors && w.names) {
-        for (i = 0; i < from->tensors_count; i++)
-            w.tensors[i] = gguf_output_copy(&from->tensors[i]);
-        w.count = from->tensors_count;
-        for (i = 0; i < q->m.layers_count; i++) replace_layer(&w, q, i);
-        replace_head(&w, q);
-        saved = gguf_write(path, from, w.tensors, w.count, why);
-    } else {
-        fail(why, "out of memory");
-    }
-    free(w.tensors);
-    free(w.names);
-    return saved;
 }

@@ -28,9 +28,4 @@ bool quantize_model(quantized_model *out, const model *m, compute *c, const toke
                     const quantize_options *options, failure *why);
 void quantized_model_close(quantized_model *q);
 
-/*  Writes a GGUF file that model_open() reads: everything of the original, with each linear's
-    weight replaced by its packed bytes (type I8, name *.awq) and the folded norms and biases. Where
-    the head is the embedding, the packed head replaces both. */
-bool quantized_model_save(const quantized_model *q, const char *path, failure *why);
-
 #endif

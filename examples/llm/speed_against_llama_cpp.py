@@ -21,25 +21,12 @@ import time
 PROMPT, TOKENS, ROUNDS = 512, 128, 5
 
 
-def open_llama(path, threads, repack):
-    import llama_cpp
-
-    parameters = llama_cpp.llama_cpp.llama_model_default_params
-
-    def with_repacking():
-        chosen = parameters()
-        chosen.use_extra_bufts = repack
-        return chosen
-
-    llama_cpp.llama_cpp.llama_model_default_params = with_repacking
-    return llama_cpp.Llama(path, n_ctx=PROMPT + TOKENS, n_batch=PROMPT, n_ubatch=PROMPT,
-                           n_threads=threads, n_threads_batch=threads, verbose=False)
-
-
 def llama_rates(path, text, threads, repack):
-    llama = open_llama(path, threads, repack)
-    with open(text, "rb") as file:
-        ids = llama.tokenize(file.read(), add_bos=False, special=False)[:PROMPT]
+    from llama_cpp_python import open_llama, token_ids
+
+    llama = open_llama(path, repack, context=PROMPT + TOKENS, n_threads=threads,
+                       n_threads_batch=threads)
+    ids = token_ids(llama, text)[:PROMPT]
     for _ in range(2):  # the first is not timed
         llama.reset()
         started = time.perf_counter()

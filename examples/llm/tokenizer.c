@@ -544,62 +544,45 @@ static size_t table_size(size_t entries)
     return size;
 }
 
-static const gguf_value *string_array(const gguf_file *gguf, const char *key)
-{
-    const gguf_value *value = gguf_find_value(gguf, key);
-    return value && value->is_array && value->type == GGUF_STRING ? value : NULL;
-}
-
-static bool is_special_type(uint32_t type)
-{
-    enum { TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4 };
-    return type == TYPE_UNKNOWN || type == TYPE_CONTROL || type == TYPE_USER_DEFINED;
-}
-
-static void load_token(tokenizer *tok, const alphabet *letters, uint32_t id, gguf_string text,
-                       uint32_t type, unsigned char *bytes)
+static void load_token(tokenizer *tok, const alphabet *letters, uint32_t id,
+                       const vocabulary_entry *entry, unsigned char *bytes)
 {
     vocabulary_token *token = &tok->tokens[id];
 
     token->bytes = bytes;
-    token->is_special = is_special_type(type);
-    token->is_control = token->is_special && type != 4;
+    token->is_special = entry->kind != TOKEN_NORMAL;
+    token->is_control = entry->kind == TOKEN_CONTROL;
     if (token->is_special) {
-        if (text.length) memcpy(bytes, text.bytes, text.length);
-        token->length = (uint32_t)text.length;
+        if (entry->text.length) memcpy(bytes, entry->text.bytes, entry->text.length);
+        token->length = (uint32_t)entry->text.length;
     } else {
-        token->length = (uint32_t)text_to_bytes(letters, text, bytes);
+        token->length = (uint32_t)text_to_bytes(letters, entry->text, bytes);
         *token_slot(tok, bytes, token->length) = id;
     }
 }
 
-static bool load_tokens(tokenizer *tok, const alphabet *letters, const gguf_file *gguf,
+static size_t total_length(const vocabulary *words)
+{
+    size_t i, total = 0;
+    for (i = 0; i < words->tokens_count; i++) total += words->tokens[i].text.length;
+    return total;
+}
+
+static bool load_tokens(tokenizer *tok, const alphabet *letters, const vocabulary *words,
                         failure *why)
 {
-    const gguf_value *texts = string_array(gguf, "tokenizer.ggml.tokens");
-    const gguf_value *types = gguf_find_value(gguf, "tokenizer.ggml.token_type");
-    const unsigned char *cursor;
     unsigned char *bytes;
-    size_t i, slots;
+    size_t i, slots = table_size(words->tokens_count);
 
-    if (!texts || texts->count == 0 || texts->count >= NO_TOKEN / 2 || texts->size >= NO_TOKEN)
-        return fail(why, "the GGUF file has no usable vocabulary (tokenizer.ggml.tokens)");
-    if (types
-        && (!types->is_array || (types->type != GGUF_S32 && types->type != GGUF_U32)
-            || types->count != texts->count))
-        return fail(why, "tokenizer.ggml.token_type does not fit the vocabulary");
-    tok->tokens_count = (size_t)texts->count;
-    slots = table_size(tok->tokens_count);
+    tok->tokens_count = words->tokens_count;
     tok->by_bytes_mask = slots - 1;
     tok->tokens = calloc(tok->tokens_count, sizeof *tok->tokens);
-    tok->bytes = bytes = malloc(texts->size);
+    tok->bytes = bytes = malloc(total_length(words) + 1);
     tok->by_bytes = malloc(slots * sizeof *tok->by_bytes);
     if (!tok->tokens || !bytes || !tok->by_bytes) return fail(why, "out of memory");
     for (i = 0; i < slots; i++) tok->by_bytes[i] = NO_TOKEN;
-    cursor = texts->data;
     for (i = 0; i < tok->tokens_count; i++) {
-        gguf_string text = gguf_next_string(&cursor);
-        load_token(tok, letters, (uint32_t)i, text, types ? gguf_u32_at(types, i) : 1, bytes);
+        load_token(tok, letters, (uint32_t)i, &words->tokens[i], bytes);
         bytes += tok->tokens[i].length;
     }
     for (i = 0; i < 256; i++) {
@@ -609,37 +592,29 @@ static bool load_tokens(tokenizer *tok, const alphabet *letters, const gguf_file
     return true;
 }
 
-/*  "left right" becomes ids; false if a piece is not in the vocabulary. */
-static bool parse_merge(const tokenizer *tok, const alphabet *letters, gguf_string text,
-                        unsigned char *buffer, bpe_merge *merge)
+/*  Texts become ids; false if a piece is not in the vocabulary. */
+static bool look_up_merge(const tokenizer *tok, const alphabet *letters,
+                          const vocabulary_merge *texts, unsigned char *buffer, bpe_merge *merge)
 {
-    const char *space = text.length > 2 ? memchr(text.bytes + 1, ' ', text.length - 1) : NULL;
-    gguf_string left = text, right;
-    size_t left_length, right_length;
+    size_t left_length = text_to_bytes(letters, texts->left, buffer);
+    size_t right_length = text_to_bytes(letters, texts->right, buffer + left_length);
 
-    if (!space) return false;
-    left.length = (size_t)(space - text.bytes);
-    right.bytes = space + 1;
-    right.length = text.length - left.length - 1;
-    left_length = text_to_bytes(letters, left, buffer);
-    right_length = text_to_bytes(letters, right, buffer + left_length);
     merge->left = *token_slot(tok, buffer, left_length);
     merge->right = *token_slot(tok, buffer + left_length, right_length);
     merge->result = *token_slot(tok, buffer, left_length + right_length);
     return merge->left != NO_TOKEN && merge->right != NO_TOKEN && merge->result != NO_TOKEN;
 }
 
-static bool fill_merges(tokenizer *tok, const alphabet *letters, const gguf_value *texts,
+static bool fill_merges(tokenizer *tok, const alphabet *letters, const vocabulary *words,
                         unsigned char *buffer, failure *why)
 {
-    const unsigned char *cursor = texts->data;
     uint32_t rank;
 
-    for (rank = 0; rank < texts->count; rank++) {
+    for (rank = 0; rank < words->merges_count; rank++) {
         bpe_merge merge, *slot;
-        if (!parse_merge(tok, letters, gguf_next_string(&cursor), buffer, &merge))
+        if (!look_up_merge(tok, letters, &words->merges[rank], buffer, &merge))
             return fail(why,
-                        "tokenizer.ggml.merges: entry %u is not two pieces of the vocabulary "
+                        "the tokenizer's merges: entry %u is not two pieces of the vocabulary "
                         "that make a third",
                         (unsigned)rank);
         slot = merge_slot(tok, merge.left, merge.right);
@@ -650,26 +625,32 @@ static bool fill_merges(tokenizer *tok, const alphabet *letters, const gguf_valu
     return true;
 }
 
-static bool load_merges(tokenizer *tok, const alphabet *letters, const gguf_file *gguf,
+static size_t longest_merge(const vocabulary *words)
+{
+    size_t i, longest = 0;
+
+    for (i = 0; i < words->merges_count; i++) {
+        size_t length = words->merges[i].left.length + words->merges[i].right.length;
+        if (length > longest) longest = length;
+    }
+    return longest;
+}
+
+static bool load_merges(tokenizer *tok, const alphabet *letters, const vocabulary *words,
                         failure *why)
 {
-    const gguf_value *texts = string_array(gguf, "tokenizer.ggml.merges");
-    unsigned char *buffer;
-    size_t i, slots;
+    size_t i, slots = table_size(words->merges_count);
+    unsigned char *buffer = malloc(longest_merge(words) + 1);
     bool filled;
 
-    if (!texts || texts->count >= NO_TOKEN / 2)
-        return fail(why, "the GGUF file has no usable merges (tokenizer.ggml.merges)");
-    slots = table_size((size_t)texts->count);
     tok->merges_mask = slots - 1;
     tok->merges = malloc(slots * sizeof *tok->merges);
-    buffer = malloc(texts->size + 1); /* any one entry is shorter than all */
     if (!tok->merges || !buffer) {
         free(buffer);
         return fail(why, "out of memory");
     }
     for (i = 0; i < slots; i++) tok->merges[i].rank = NO_TOKEN;
-    filled = fill_merges(tok, letters, texts, buffer, why);
+    filled = fill_merges(tok, letters, words, buffer, why);
     free(buffer);
     return filled;
 }
@@ -708,49 +689,22 @@ static bool load_specials(tokenizer *tok, failure *why)
     return true;
 }
 
-static uint32_t load_id(const tokenizer *tok, const gguf_file *gguf, const char *key)
-{
-    size_t id;
-    return gguf_get_size(gguf, key, &id) && id < tok->tokens_count ? (uint32_t)id : NO_TOKEN;
-}
-
-static bool load_kind(tokenizer *tok, const gguf_file *gguf, failure *why)
-{
-    gguf_string model, pre;
-
-    if (!gguf_get_string(gguf, "tokenizer.ggml.model", &model) || !gguf_string_is(model, "gpt2"))
-        return fail(why,
-                    "this program tokenizes byte-level BPE only (tokenizer.ggml.model = gpt2)");
-    if (!gguf_get_string(gguf, "tokenizer.ggml.pre", &pre))
-        return fail(why, "the GGUF file does not name its pre-tokenizer (tokenizer.ggml.pre)");
-    if (gguf_string_is(pre, "smollm"))
-        tok->pre = PRE_SMOLLM;
-    else if (gguf_string_is(pre, "gpt-2"))
-        tok->pre = PRE_GPT2;
-    else if (gguf_string_is(pre, "llama-bpe"))
-        tok->pre = PRE_LLAMA_BPE;
-    else
-        return fail(why, "pre-tokenizer \"%s\" is not known; smollm, gpt-2 and llama-bpe are",
-                    gguf_show(pre).text);
-    return true;
-}
-
-bool tokenizer_open(tokenizer *tok, const gguf_file *gguf, failure *why)
+bool tokenizer_open(tokenizer *tok, const vocabulary *words, failure *why)
 {
     const alphabet letters = make_alphabet();
 
     memset(tok, 0, sizeof *tok);
-    if (!load_kind(tok, gguf, why) || !load_tokens(tok, &letters, gguf, why)
-        || !load_merges(tok, &letters, gguf, why) || !load_specials(tok, why)) {
+    tok->pre = words->pre;
+    if (!load_tokens(tok, &letters, words, why) || !load_merges(tok, &letters, words, why)
+        || !load_specials(tok, why)) {
         tokenizer_close(tok);
         return false;
     }
-    tok->bos = load_id(tok, gguf, "tokenizer.ggml.bos_token_id");
-    tok->eos = load_id(tok, gguf, "tokenizer.ggml.eos_token_id");
-    tok->eot = load_id(tok, gguf, "tokenizer.ggml.eot_token_id");
-    tok->add_bos = tok->pre == PRE_LLAMA_BPE;
-    gguf_get_bool(gguf, "tokenizer.ggml.add_bos_token", &tok->add_bos);
-    gguf_get_string(gguf, "tokenizer.chat_template", &tok->chat_template);
+    tok->bos = words->bos;
+    tok->eos = words->eos;
+    tok->eot = words->eot;
+    tok->add_bos = words->add_bos;
+    tok->chat_template = words->chat_template;
     return true;
 }
 

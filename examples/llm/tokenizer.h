@@ -1,13 +1,11 @@
-/*  tokenizer.h - text to token ids and back, from the vocabulary inside a GGUF file.
+/*  tokenizer.h - text to token ids and back.
 
-    Byte-level BPE (tokenizer.ggml.model = "gpt2") with the pre-tokenizers smollm, gpt-2 and
-    llama-bpe. Bytes that are not UTF-8 count as U+FFFD. */
+    Byte-level BPE with the pre-tokenizers smollm, gpt-2 and llama-bpe. Bytes that are not UTF-8
+    count as U+FFFD. */
 #ifndef LLM_TOKENIZER_H
 #define LLM_TOKENIZER_H
 
-#include "../formats/gguf.h"
-
-#define NO_TOKEN UINT32_MAX
+#include "../formats/vocabulary.h"
 
 typedef struct token_list {
     uint32_t *ids;
@@ -16,8 +14,6 @@ typedef struct token_list {
 
 bool token_list_add(token_list *list, uint32_t id, failure *why);
 void token_list_free(token_list *list);
-
-typedef enum pre_tokenizer { PRE_GPT2, PRE_SMOLLM, PRE_LLAMA_BPE } pre_tokenizer;
 
 typedef struct vocabulary_token {
     const unsigned char *bytes;     /* what the token stands for, in the text's own bytes */
@@ -45,7 +41,8 @@ typedef struct tokenizer {
     gguf_string chat_template;
 } tokenizer;
 
-bool tokenizer_open(tokenizer *tok, const gguf_file *gguf, failure *why);
+/*  The words' strings must stay; the rest of them may go. */
+bool tokenizer_open(tokenizer *tok, const vocabulary *words, failure *why);
 void tokenizer_close(tokenizer *tok);
 
 /*  Appends the tokens of text. Control tokens written out in the text are taken for what they name

@@ -27,4 +27,16 @@ make BUILD="$scratch" CC="$compiler" CFLAGS=-O1 "$scratch/llm/llm" >"$scratch/lo
 "$scratch/llm/llm" --help | grep -q '^usage:' || fail "llm --help prints no usage"
 if "$scratch/llm/llm" LICENSE 2>"$scratch/log"; then fail "llm takes LICENSE for a model"; fi
 grep -q LICENSE "$scratch/log" || fail "llm does not say which file is wrong: $(cat "$scratch/log")"
+
+make BUILD="$scratch" CC="$compiler" CFLAGS='-O1 -DAWQ_NO_SIMD' "$scratch/convert/convert" \
+    >"$scratch/log" 2>&1 ||
+    { cat "$scratch/log"; fail "examples/convert does not link"; }
+"$scratch/convert/convert" --help | grep -q '^usage:' || fail "convert --help prints no usage"
+for arguments in 'LICENSE --list' 'examples --list' 'examples out' 'a b c' '--to x' ''; do
+    # shellcheck disable=SC2086   # words
+    if "$scratch/convert/convert" $arguments 2>"$scratch/log"; then
+        fail "convert accepts '$arguments'"
+    fi
+    [[ $(wc -l <"$scratch/log") == 1 ]] || fail "convert $arguments: $(cat "$scratch/log")"
+done
 echo "$count files"

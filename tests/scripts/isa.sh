@@ -31,7 +31,7 @@ compile() {                 # every program with one compiler, once per run
     flags=(-std=c99 -O2 -ffp-contract=off -I"$root" -I"$root/tests/isa" "${flags[@]:1}")
     "$cc" "${flags[@]}" "${warnings[@]}" -c "$root/tests/implementation.c" \
         -o "$out/implementation.o" || return 1
-    for object in check product bodies; do
+    for object in check product foreign bodies; do
         "$cc" "${flags[@]}" -c "$root/tests/$object.c" -o "$out/$object.o" || return 1
         objects+=("$out/$object.o")
     done

@@ -19,6 +19,7 @@ found() {
         binutils)  command -v nm && command -v objdump && command -v size ;;
         cmocka)    pkg-config --exists cmocka ;;
         benchmark) test -e /usr/include/benchmark/benchmark.h || pkg-config --exists benchmark ;;
+        json)      echo '#include <jansson.h>' | cc -E -x c - ;;
         openblas)  echo 'int main(void) { return 0; }' | cc -o /dev/null -x c - -lopenblas ;;
         arm-cc)    command -v arm-none-eabi-gcc ;;
         arm-libc)  arm-none-eabi-gcc --specs=picolibc.specs -E -x c /dev/null ;;
@@ -28,6 +29,7 @@ found() {
         lld-19)    command -v wasm-ld-19 ;;
         wabt)      command -v wasm-interp ;;
         wasi-libc) ls /usr/include/wasm32-wasi/stdlib.h /usr/lib/llvm-19/lib/clang/19/lib/wasi ;;
+        fuzzer)    ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a ;;
         venv)      python3 -c 'import ensurepip, venv' ;;
         *)         command -v "$1" ;;
     esac >/dev/null 2>&1
@@ -39,6 +41,7 @@ package() {
         c++)       echo g++ ;;
         cmocka)    echo libcmocka-dev ;;
         benchmark) echo libbenchmark-dev ;;
+        json)      echo libjansson-dev ;;
         openblas)  echo libopenblas-dev ;;
         arm-cc)    echo gcc-arm-none-eabi ;;
         arm-libc)  echo picolibc-arm-none-eabi ;;
@@ -50,6 +53,7 @@ package() {
         wasi-libc) echo wasi-libc libclang-rt-19-dev-wasm32 ;;
         qemu-aarch64|qemu-arm|qemu-riscv64|qemu-s390x|qemu-x86_64)
                    echo qemu-user ;;
+        fuzzer)    echo clang libclang-rt-dev ;;
         node)      echo nodejs ;;
         venv)      echo python3-venv ;;
         *)         echo "$1" ;;

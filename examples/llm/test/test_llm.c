@@ -1,10 +1,14 @@
 /*  test_llm.c - the parts of examples/llm on a small random model: hostile files, tokens, the
     forward pass against a plain one in double, quantize, save, load. */
+#include "../export.h"
+#include "../rope_order.h"
 #include "../study.h"
 #include "tiny.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,7 +16,7 @@
 
 #include <cmocka.h>
 
-static char path[64], other_path[64];
+static char path[64], other_path[64], directory[64];
 static failure why;
 
 #define assert_done(condition)                                                                     \
@@ -46,6 +50,7 @@ static byte_buffer make_tiny(const char *pre, bool tied, uint32_t type, size_t *
     options.pre = pre;
     options.tied = tied;
     options.type = type;
+    options.rope = TINY_ROPE_RANDOM;
     return tiny_gguf(options, header_size ? header_size : &ignored);
 }
 
@@ -654,7 +659,7 @@ static void quantize_and_reload(int group_size, bool plain, double most)
     assert_done(quantize_model(&q, &m, &c, &text, &options, &why));
     assert_true(plain || (q.loss > 0 && q.loss <= q.plain_loss));
     assert_true(logits_error(&m, &q.m, &c, &text) < most);
-    assert_done(quantized_model_save(&q, other_path, &why));
+    assert_done(save_model(&q.m, other_path, &why));
     assert_done(fingerprint(&q.m, &c, &text, &before, &why));
     assert_done(model_open(&loaded, other_path, &why));
     assert_true(model_is_quantized(&loaded));
@@ -747,7 +752,7 @@ static void open_quantized(model *original, model *loaded, int group_size, int h
     assert_done(compute_open(&c, 2, AWQ_A16, &why));
     assert_done(model_open(original, path, &why));
     assert_done(quantize_model(&q, original, &c, NULL, &options, &why));
-    assert_done(quantized_model_save(&q, other_path, &why));
+    assert_done(save_model(&q.m, other_path, &why));
     assert_done(model_open(loaded, other_path, &why));
     quantized_model_close(&q);
     compute_close(&c);
@@ -766,7 +771,7 @@ static void check_embedding(int group_size, int head_bits, float step)
     size_t i;
 
     open_quantized(&original, &loaded, group_size, head_bits);
-    assert_true(model_is_tied(&loaded) && loaded.embedding.packed.data);
+    assert_true(loaded.tied && loaded.embedding.packed.data);
     assert_false(has_tensor(&loaded, "token_embd.weight"));
     assert_ptr_equal(loaded.embedding.packed.data, loaded.head.packed.data);
     unpack_all(&loaded.embedding.packed, all);
@@ -797,7 +802,7 @@ static void an_untied_head_leaves_the_embedding_alone(void **state)
 
     write_tiny("smollm", false, GGUF_F32);
     open_quantized(&original, &loaded, 64, 8);
-    assert_true(!model_is_tied(&loaded) && loaded.head.packed.data);
+    assert_true(!loaded.tied && loaded.head.packed.data);
     assert_int_equal(loaded.head.packed.quant.bits, 8);
     assert_true(has_tensor(&loaded, "output.awq") && !has_tensor(&loaded, "output.weight"));
     assert_done(linear_row(&loaded.embedding, 7, row, &why));
@@ -835,7 +840,7 @@ static void damaged_packed_linears_are_refused(void **state)
     assert_done(compute_open(&c, 1, AWQ_A16, &why));
     assert_done(model_open(&m, path, &why));
     assert_done(quantize_model(&q, &m, &c, NULL, &options, &why));
-    assert_done(quantized_model_save(&q, other_path, &why));
+    assert_done(save_model(&q.m, other_path, &why));
     quantized_model_close(&q);
     model_close(&m);
     compute_close(&c);
@@ -907,6 +912,409 @@ static void perplexity_of_random_text_is_the_vocabulary(void **state)
     token_list_free(&short_text);
 }
 
+/* ---- exports --------------------------------------------------------------------------------- */
+
+typedef struct file_path { char text[128]; } file_path;
+
+static file_path in_directory(const char *name)
+{
+    file_path of;
+    snprintf(of.text, sizeof of.text, "%.64s/%.60s", directory, name);
+    return of;
+}
+
+static void remove_directory(void)
+{
+    static const char names[][32] = { "config.json", "generation_config.json", "tokenizer.json",
+                                      "tokenizer_config.json", "model.safetensors" };
+    size_t i;
+    for (i = 0; i < sizeof names / sizeof names[0]; i++) remove(in_directory(names[i]).text);
+    rmdir(directory);
+}
+
+/*  Files and directories of this process here, whatever their names end with. */
+static size_t count_leftovers(void)
+{
+    DIR *here = opendir(".");
+    struct dirent *entry;
+    size_t count = 0;
+
+    assert_non_null(here);
+    while ((entry = readdir(here)) != NULL)
+        count += strncmp(entry->d_name, directory, strlen(directory)) == 0
+                 || strncmp(entry->d_name, other_path, strlen(other_path)) == 0;
+    closedir(here);
+    return count;
+}
+
+static void write_exportable(const char *pre, bool tied, tiny_rope rope)
+{
+    tiny_options options;
+    size_t ignored;
+    byte_buffer file;
+
+    options.pre = pre;
+    options.tied = tied;
+    options.type = GGUF_F32;
+    options.rope = rope;
+    file = tiny_gguf(options, &ignored);
+    write_file(path, file.bytes, file.size);
+    free(file.bytes);
+}
+
+/*  A tiny model quantized with AWQ, so that norms and biases are folded, and what is exported. */
+typedef struct export_case {
+    compute c;
+    model original, exported;
+    quantized_model q;
+    token_list text;
+} export_case;
+
+static void open_case(export_case *e, awq_quant quant)
+{
+    quantize_options options = options_of(quant.group_size, false);
+
+    memset(e, 0, sizeof *e);
+    options.quant = quant;
+    options.head_bits = 16;
+    fill_text(&e->text, WINDOW);
+    assert_done(compute_open(&e->c, 2, AWQ_A16, &why));
+    assert_done(model_open(&e->original, path, &why));
+    assert_done(quantize_model(&e->q, &e->original, &e->c, &e->text, &options, &why));
+    assert_done(exported_model(&e->exported, &e->q.m, &e->original, &why));
+    remove_directory();
+}
+
+static void close_case(export_case *e)
+{
+    free(e->exported.rope_frequencies);
+    quantized_model_close(&e->q);
+    model_close(&e->original);
+    compute_close(&e->c);
+    token_list_free(&e->text);
+}
+
+static awq_quant quant_of(int group_size, int symmetric)
+{
+    awq_quant quant = options_of(group_size, false).quant;
+    quant.symmetric = symmetric;
+    return quant;
+}
+
+static void assert_same_packed(const model *a, const model *b)
+{
+    size_t i, which;
+
+    for (i = 0; i < TINY_LAYERS; i++)
+        for (which = 0; which < LINEARS; which++) {
+            const awq_packed *x = &a->layers[i].linears[which].packed;
+            const awq_packed *y = &b->layers[i].linears[which].packed;
+            assert_int_equal(x->size, y->size);
+            assert_memory_equal(x->data, y->data, x->size);
+        }
+}
+
+static void assert_same_tokens(const tokenizer *a, const tokenizer *b)
+{
+    static const char text[] = "the a1' 'S\n\n <user>+ 1234 \xc3\xa9!\xc2\xa1 <|im_end|>";
+    token_list x = { 0 }, y = { 0 };
+
+    assert_done(tokenizer_encode(a, text, sizeof text - 1, true, &x, &why));
+    assert_done(tokenizer_encode(b, text, sizeof text - 1, true, &y, &why));
+    assert_int_equal(x.count, y.count);
+    assert_memory_equal(x.ids, y.ids, x.count * sizeof *x.ids);
+    assert_true(a->bos == b->bos && a->eos == b->eos && a->eot == b->eot);
+    assert_int_equal(a->add_bos, b->add_bos);
+    token_list_free(&x);
+    token_list_free(&y);
+}
+
+static void export_and_reload(const char *pre, bool tied, tiny_rope rope, int group_size)
+{
+    uint64_t before, after;
+    export_case e;
+    model loaded;
+
+    write_exportable(pre, tied, rope);
+    open_case(&e, quant_of(group_size, 0));
+    assert_done(export_hf(&e.exported, directory, &why));
+    assert_done(model_open(&loaded, directory, &why));
+    assert_int_equal(loaded.tied, tied);
+    assert_same_packed(&e.exported, &loaded);
+    assert_same_tokens(&e.original.tok, &loaded.tok);
+    assert_done(fingerprint(&e.exported, &e.c, &e.text, &before, &why));
+    assert_done(fingerprint(&loaded, &e.c, &e.text, &after, &why));
+    assert_true(before == after);
+    model_close(&loaded);
+    close_case(&e);
+}
+
+static void exported_directories_load_bit_for_bit(void **state)
+{
+    (void)state;
+    export_and_reload("smollm", true, TINY_ROPE_NONE, 32);
+    export_and_reload("smollm", false, TINY_ROPE_NONE, -1);
+    export_and_reload("gpt-2", true, TINY_ROPE_NONE, 32);
+    export_and_reload("llama-bpe", false, TINY_ROPE_LLAMA3, 32);
+}
+
+/*  Row i of a head in HF's order is row 2 i of GGUF's, and row head_dim / 2 + i is row 2 i + 1. */
+static void rotated_rows_are_reordered(void **state)
+{
+    static const float hf[8] = { 0, 1, 2, 3, 10, 11, 12, 13 };
+    static const float gguf[8] = { 0, 2, 1, 3, 10, 12, 11, 13 };
+    float rows[8];
+    (void)state;
+
+    memcpy(rows, hf, sizeof rows);
+    assert_done(reorder_rows(rows, 8, sizeof *rows, 4, ORDER_GGUF, &why));
+    assert_memory_equal(rows, gguf, sizeof rows);
+    assert_done(reorder_rows(rows, 8, sizeof *rows, 4, ORDER_HF, &why));
+    assert_memory_equal(rows, hf, sizeof rows);
+}
+
+/*  Blocks hold (q - zero) scale, except that -zero scale is rounded to fp16. */
+static void assert_blocks_near(const export_case *e, const model *blocks)
+{
+    float row[TINY_FFN], expected[TINY_FFN];
+    size_t i, which, r, c;
+
+    for (i = 0; i < TINY_LAYERS; i++)
+        for (which = 0; which < LINEARS; which++) {
+            const linear *l = &e->exported.layers[i].linears[which];
+            float bound = l->packed.quant.symmetric ? 0.0f : 1.0f / 2048;
+            for (r = 0; r < l->out_features; r++) {
+                float most = 0;
+                assert_done(linear_row(l, r, expected, &why));
+                assert_done(linear_row(&blocks->layers[i].linears[which], r, row, &why));
+                for (c = 0; c < l->in_features; c++) most = fmaxf(most, fabsf(expected[c]));
+                for (c = 0; c < l->in_features; c++)
+                    assert_true(fabsf(row[c] - expected[c]) <= bound * most);
+            }
+        }
+}
+
+static void export_blocks_and_reload(bool tied, awq_quant quant, uint32_t type, size_t file_type)
+{
+    size_t found_type = 99, version = 99;
+    export_case e;
+    model loaded;
+
+    write_exportable("smollm", tied, TINY_ROPE_LLAMA3);
+    open_case(&e, quant);
+    assert_done(export_gguf(&e.exported, other_path, &why));
+    assert_done(model_open(&loaded, other_path, &why));
+    assert_int_equal(loaded.layers[1].linears[LINEAR_DOWN].stored->type, type);
+    assert_true(gguf_get_size(&loaded.gguf, "general.file_type", &found_type));
+    assert_true(gguf_get_size(&loaded.gguf, "general.quantization_version", &version));
+    assert_true(found_type == file_type && version == 2);
+    assert_memory_equal(loaded.embedding.stored->data, e.original.embedding.stored->data,
+                        gguf_tensor_bytes(loaded.embedding.stored));
+    assert_memory_equal(loaded.layers[1].ffn_norm, e.exported.layers[1].ffn_norm,
+                        TINY_DIM * sizeof(float));
+    assert_blocks_near(&e, &loaded);
+    assert_same_tokens(&e.original.tok, &loaded.tok);
+    model_close(&loaded);
+    close_case(&e);
+    remove(other_path);
+}
+
+static void exported_blocks_hold_the_same_weights(void **state)
+{
+    (void)state;
+    export_blocks_and_reload(true, quant_of(32, 0), GGUF_Q4_1, 3);
+    export_blocks_and_reload(false, quant_of(64, 0), GGUF_Q4_1, 3); /* 96 = 64 + 32 */
+    export_blocks_and_reload(true, quant_of(-1, 0), GGUF_Q4_1, 3);
+    export_blocks_and_reload(true, quant_of(32, 1), GGUF_Q4_0, 2);
+}
+
+static void what_does_not_fit_is_refused_before_anything_is_written(void **state)
+{
+    export_case e;
+    (void)state;
+
+    write_exportable("smollm", true, TINY_ROPE_NONE);
+    open_case(&e, quant_of(64, 0));
+    assert_refused(export_hf(&e.exported, directory, &why), "in_features % group_size");
+    assert_non_null(strstr(why.text, "mlp.down_proj (64 x 96, groups of 64)"));
+    assert_non_null(strstr(why.text, "--group 32 would do"));
+    close_case(&e);
+    open_case(&e, quant_of(4, 0));
+    assert_refused(export_hf(&e.exported, directory, &why), "no such group_size");
+    assert_refused(export_gguf(&e.exported, other_path, &why), "groups of 4");
+    close_case(&e);
+    write_exportable("smollm", true, TINY_ROPE_RANDOM);
+    open_case(&e, quant_of(32, 0));
+    assert_refused(export_hf(&e.exported, directory, &why), "rope_freqs.weight");
+    assert_int_equal(count_leftovers(), 0);
+    close_case(&e);
+}
+
+/*  What fails after the weights were written: a disk that is full, a token that JSON cannot hold. */
+static void interrupted_exports_leave_nothing(void **state)
+{
+    struct rlimit before, small;
+    vocabulary_entry *token;
+    export_case e;
+    (void)state;
+
+    write_exportable("smollm", true, TINY_ROPE_NONE);
+    open_case(&e, quant_of(32, 0));
+    token = &e.exported.words.tokens[TINY_VOCABULARY - 1];
+    token->text.bytes = "\xff";
+    token->text.length = 1;
+    assert_refused(export_hf(&e.exported, directory, &why), "not UTF-8");
+    assert_int_equal(count_leftovers(), 0);
+
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 40000;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    assert_refused(export_hf(&e.exported, directory, &why), "cannot write");
+    assert_refused(export_gguf(&e.exported, other_path, &why), "cannot write");
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(count_leftovers(), 0);
+    close_case(&e);
+}
+
+/* ---- directories of other people ------------------------------------------------------------- */
+
+static void export_tiny(bool tied)
+{
+    export_case e;
+
+    write_exportable("smollm", tied, TINY_ROPE_NONE);
+    open_case(&e, quant_of(32, 0));
+    assert_done(export_hf(&e.exported, directory, &why));
+    close_case(&e);
+}
+
+/*  The file with the first `old` replaced; the caller frees it. */
+static byte_buffer replaced(const char *name, const char *old, const char *new)
+{
+    byte_buffer out = { NULL, 0, 0 };
+    const unsigned char *at;
+    mapped_file file;
+    size_t before;
+
+    assert_done(file_map(&file, in_directory(name).text, &why));
+    out.bytes = malloc(file.size + strlen(new));
+    assert_non_null(out.bytes);
+    for (at = file.bytes; memcmp(at, old, strlen(old)) != 0; at++)
+        if (at + strlen(old) >= file.bytes + file.size) fail_msg("%s has no %s", name, old);
+    before = (size_t)(at - file.bytes);
+    memcpy(out.bytes, file.bytes, before);
+    memcpy(out.bytes + before, new, strlen(new));
+    out.size = file.size - strlen(old) + strlen(new);
+    memcpy(out.bytes + before + strlen(new), at + strlen(old),
+           out.size - before - strlen(new));
+    file_unmap(&file);
+    return out;
+}
+
+/*  Changes one file of the directory, wants a message that contains `part`, and restores it. */
+static void refuse_file(const char *name, const char *old, const char *new, const char *part)
+{
+    byte_buffer bytes = replaced(name, old, new), original = replaced(name, "", "");
+    model m;
+
+    write_file(in_directory(name).text, bytes.bytes, bytes.size);
+    assert_refused(model_open(&m, directory, &why), part);
+    write_file(in_directory(name).text, original.bytes, original.size);
+    free(bytes.bytes);
+    free(original.bytes);
+}
+
+static void each_broken_file_of_a_directory_has_its_message(void **state)
+{
+    static const char config[] = "config.json", words[] = "tokenizer.json";
+    static const char weights[] = "model.safetensors";
+    model m;
+    (void)state;
+
+    export_tiny(false);
+    refuse_file(config, "\"model_type\": \"llama\"", "\"model_type\": \"gemma\"", "gemma");
+    refuse_file(config, "\"silu\"", "\"gelu\"", "gelu");
+    refuse_file(config, "\"hidden_size\": 64", "\"hidden_size\": -64", "hidden_size");
+    refuse_file(config, "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 999", "999 layers");
+    refuse_file(config, "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "model.layers.2");
+    refuse_file(config, "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", "share");
+    refuse_file(config, "\"head_dim\": 16", "\"head_dim\": 17", "not run");
+    refuse_file(config, "\"head_dim\": 16", "\"head_dim\": 32", "but the model needs");
+    refuse_file(config, "\"rope_scaling\": null", "\"rope_scaling\": {\"type\": \"yarn\"}", "yarn");
+    refuse_file(config, "\"rope_scaling\": null", "\"rope_scaling\": {\"rope_type\": \"llama3\"}",
+                "lacks usable factors");
+    refuse_file(config, "\"vocab_size\": 277", "\"vocab_size\": 276", "not one of the model's 276");
+    refuse_file(config, "\"vocab_size\": 277", "\"vocab_size\": 278", "but the model needs");
+    refuse_file(config, "\"quant_method\": \"awq\"", "\"quant_method\": \"nf4\"", "nf4");
+    refuse_file(words, "\"individual_digits\": true", "\"individual_digits\": false",
+                "pre_tokenizer");
+    refuse_file(words, "\"normalizer\": null", "\"normalizer\": {\"type\": \"NFC\"}", "normalizer");
+    refuse_file(words, "\"type\": \"BPE\"", "\"type\": \"Unigram\"", "Unigram");
+    refuse_file(words, "\"ignore_merges\": false", "\"ignore_merges\": true", "ignore_merges");
+    refuse_file(words, "\"byte_fallback\": false", "\"byte_fallback\": true", "byte_fallback");
+    refuse_file(words, "\"lstrip\": false", "\"lstrip\": true", "<|im_start|>");
+    refuse_file(words, "\"id\": 0", "\"id\": 18446744073709551616", "tokenizer.json");
+    refuse_file(words, "\"id\": 0", "\"id\": 4294967296", "not one of the model's 277");
+    refuse_file(words, "\"1 2\"", "\"1#2\"", "not two pieces");
+    refuse_file(words, "\"1 2\"", "[\"1\", \"#\"]", "merges");
+    refuse_file(words, "\"vocab\"", "\"vocal\"", "no model.vocab");
+    refuse_file(weights, "model.norm.weight", "model.nerm.weight", "no tensor \"model.norm.weight");
+    refuse_file(weights, "lm_head.weight", "lm_tail.weight", "no tensor \"lm_head.weight");
+    remove(in_directory(words).text);
+    assert_refused(model_open(&m, directory, &why), words);
+}
+
+static void use_directory(compute *c)
+{
+    token_list prompt = { 0 }, made = { 0 };
+    double rate;
+    model m;
+
+    why.text[0] = '\0';
+    if (!model_open(&m, directory, &why)) {
+        assert_true(why.text[0]);
+        return;
+    }
+    if (m.context <= 4096 && tokenizer_encode_chat(&m.tok, "the a1 'S <user>", &prompt, &why))
+        generate(&m, c, &prompt, 2, &made, &rate, &why);
+    token_list_free(&prompt);
+    token_list_free(&made);
+    model_close(&m);
+}
+
+static void damaged_directories_never_crash(void **state)
+{
+    static const struct {
+        char name[20];
+        size_t most; /* bytes from the beginning that are damaged */
+    } files[3] = { { "config.json", 2000 }, { "tokenizer.json", 20000 },
+                   { "model.safetensors", 6000 } };
+    uint64_t random = 88172645463325252u;
+    compute c;
+    size_t i;
+    (void)state;
+
+    export_tiny(true);
+    assert_done(compute_open(&c, 1, AWQ_A16, &why));
+    for (i = 0; i < 900; i++) {
+        const char *name = files[i % 3].name;
+        byte_buffer bytes = replaced(name, "", "");
+        size_t most = bytes.size < files[i % 3].most ? bytes.size : files[i % 3].most;
+        size_t at = next_random(&random) % most;
+        unsigned char old = bytes.bytes[at];
+        bytes.bytes[at] = next_random(&random) % 2 ? (unsigned char)next_random(&random)
+                                                   : (unsigned char)('0' + next_random(&random) % 10);
+        write_file(in_directory(name).text, bytes.bytes, bytes.size);
+        use_directory(&c);
+        bytes.bytes[at] = old;
+        write_file(in_directory(name).text, bytes.bytes, bytes.size);
+        free(bytes.bytes);
+    }
+    compute_close(&c);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -930,14 +1338,24 @@ int main(void)
         cmocka_unit_test(a_head_of_16_bits_stays_as_it_is),
         cmocka_unit_test(damaged_packed_linears_are_refused),
         cmocka_unit_test(larger_sketches_pick_better_ratios),
-        cmocka_unit_test(perplexity_of_random_text_is_the_vocabulary)
+        cmocka_unit_test(perplexity_of_random_text_is_the_vocabulary),
+        cmocka_unit_test(exported_directories_load_bit_for_bit),
+        cmocka_unit_test(rotated_rows_are_reordered),
+        cmocka_unit_test(exported_blocks_hold_the_same_weights),
+        cmocka_unit_test(what_does_not_fit_is_refused_before_anything_is_written),
+        cmocka_unit_test(interrupted_exports_leave_nothing),
+        cmocka_unit_test(each_broken_file_of_a_directory_has_its_message),
+        cmocka_unit_test(damaged_directories_never_crash)
     };
     int failed;
 
     snprintf(path, sizeof path, "test-llm-%ld.gguf", (long)getpid());
     snprintf(other_path, sizeof other_path, "test-llm-%ld-saved.gguf", (long)getpid());
+    snprintf(directory, sizeof directory, "test-llm-%ld-directory", (long)getpid());
+    setenv("CMOCKA_TEST_ABORT", "1", 0); /* a failed test's threads would run on in its frame */
     failed = cmocka_run_group_tests(tests, NULL, NULL);
     remove(path);
     remove(other_path);
+    remove_directory();
     return failed;
 }

@@ -1,6 +1,8 @@
 /*  tiny.c - see tiny.h. */
 #include "tiny.h"
 
+#include "../rope.h"
+
 #include <math.h>
 
 static void put(byte_buffer *out, const void *bytes, size_t size)
@@ -246,6 +248,20 @@ static void put_layer(tensors *t, int index, uint32_t type)
     }
 }
 
+static void put_rope(tensors *t, tiny_rope rope)
+{
+    static const llama3_scaling llama31 = { 8, 1, 4, 8192 };
+    float factors[TINY_HEAD_DIM / 2];
+    size_t i;
+
+    if (rope == TINY_ROPE_NONE) return;
+    tensor(t, "rope_freqs.weight", 1, TINY_HEAD_DIM / 2, GGUF_F32, 2.0f, 0.2f);
+    if (rope == TINY_ROPE_RANDOM) return;
+    t->data.size -= sizeof factors;
+    llama3_factors(&llama31, 10000.0, TINY_HEAD_DIM, factors);
+    for (i = 0; i < TINY_HEAD_DIM / 2; i++) put_float(&t->data, factors[i]);
+}
+
 byte_buffer tiny_gguf(tiny_options options, size_t *header_size)
 {
     byte_buffer file = { NULL, 0, 0 };
@@ -260,7 +276,7 @@ byte_buffer tiny_gguf(tiny_options options, size_t *header_size)
     tensor(&t, "token_embd.weight", TINY_VOCABULARY, TINY_DIM, GGUF_F32, 0.0f, 1.0f);
     tensor(&t, "output_norm.weight", 1, TINY_DIM, GGUF_F32, 1.0f, 0.2f);
     if (!options.tied) tensor(&t, "output.weight", TINY_VOCABULARY, TINY_DIM, GGUF_F32, 0.0f, 0.3f);
-    tensor(&t, "rope_freqs.weight", 1, TINY_HEAD_DIM / 2, GGUF_F32, 2.0f, 0.2f);
+    put_rope(&t, options.rope);
     for (i = 0; i < TINY_LAYERS; i++) put_layer(&t, i, options.type);
 
     put(&file, "GGUF", 4);

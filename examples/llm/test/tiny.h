@@ -16,10 +16,15 @@ typedef struct byte_buffer {
     size_t size, capacity;
 } byte_buffer;
 
+typedef enum tiny_rope {        /* rope_freqs.weight: */
+    TINY_ROPE_RANDOM, TINY_ROPE_NONE, TINY_ROPE_LLAMA3
+} tiny_rope;
+
 typedef struct tiny_options {
     const char *pre;            /* pre-tokenizer */
     bool tied;                  /* no output.weight */
     uint32_t type;              /* of the linears */
+    tiny_rope rope;
 } tiny_options;
 
 /*  The whole file; *header_size is where the tensor data begins. */
