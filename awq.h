@@ -563,7 +563,8 @@ typedef struct awq_hessian {
               NULL; damping 0.01 is usual, > 0
     Memory    awq_hessian_size() bytes, aligned for float: 4 in_features^2 + 1 KiB per channel;
               *hessian views it and stats. 0 from it: overflow
-    Errors    NULL, SHAPE, CONFIG, MEMORY, DATA
+    Errors    NULL, CONFIG, MEMORY; DATA: a scale is not > 0, or so far from the others that the
+              damping of its channel (where->col) is not a normal number
     Threads   work is spread over `parallel`
     Source    Frantar et al., GPTQ, 2023; Chee et al., QuIP, 2023 (its LDL form is what is used)  */
 AWQDEF size_t     awq_hessian_size(size_t in_features);
@@ -2906,22 +2907,49 @@ static void awq__fit_grid(awq__fitting *f, float lo, float hi, awq__grid *grid) 
     }
 }
 
+/* One group: its grid, and its integers on it. */
+static awq_status awq__fit_one(awq__fitting *f, awq_tensor *t, size_t group, awq_where *where) {
+    size_t in = t->in_features, size = awq__group_size(in, t->quant.group_size), col, n;
+    float lo, hi;
+    awq__grid grid;
+    f->begin = group * size;
+    f->end = awq__min(f->begin + size, in);
+    f->loaded = SIZE_MAX;
+    AWQ__TRY(awq__group_range(f->source, f->row, f->begin, f->end, FLT_MAX, f->u, &lo, &hi, where));
+    if (awq__fit_range(f->quant, lo, hi, &grid) != AWQ_OK)
+        return awq__fail(where, AWQ_ERR_SCALE, 0, f->row, f->begin);
+    awq__fit_grid(f, lo, hi, &grid);
+    awq__set_grid(t, f->row * awq__ceil_div(in, size) + group, grid);
+    for (col = f->begin; col < f->end; col += n) {
+        n = awq__load_fitting(f, col);
+        f->source->k->round_weights(f->u, n, grid.scale, grid.zero, awq__levels(t->quant.bits),
+                                    t->q + f->row * in + col);
+    }
+    return AWQ_OK;
+}
+
+/* n values >= 0 and finite. NULL stands for all 1. */
+static awq_status awq__check_importance(const float *importance, size_t n, awq_where *where) {
+    size_t i;
+    for (i = 0; importance && i < n; i++)
+        if (!(importance[i] >= 0) || !awq__is_finite(importance[i]))
+            return awq__fail(where, AWQ_ERR_DATA, 1, 0, i);
+    return AWQ_OK;
+}
+
 AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *scale,
                           const float *importance, awq_tensor *tensor, size_t row_begin,
                           size_t row_end, awq_where *where) {
     awq__source source;
     awq__fitting f;
-    size_t row, col, group, groups, size, in, i;
+    size_t group, groups;
     if (!k) return AWQ_ERR_NULL;
     AWQ__TRY(awq__check_tensor(tensor));
     AWQ__TRY(awq__check_weight(weight, tensor->in_features));
     if (weight.rows != tensor->out_features) return AWQ_ERR_SHAPE;
     AWQ__TRY(awq__check_range(row_begin, row_end, weight.rows, 1));
-    in = weight.cols;
-    AWQ__TRY(awq__check_scale(scale, in, where));
-    for (i = 0; importance && i < in; i++)
-        if (!(importance[i] >= 0) || !awq__is_finite(importance[i]))
-            return awq__fail(where, AWQ_ERR_DATA, 1, 0, i);
+    AWQ__TRY(awq__check_scale(scale, weight.cols, where));
+    AWQ__TRY(awq__check_importance(importance, weight.cols, where));
     source.k = k;
     source.weight = weight;
     source.scale = scale;
@@ -2929,27 +2957,10 @@ AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *
     f.source = &source;
     f.quant = &tensor->quant;
     f.importance = importance;
-    size = awq__group_size(in, tensor->quant.group_size);
-    groups = awq__ceil_div(in, size);
-    for (row = row_begin; row < row_end; row++)
-        for (group = 0; group < groups; group++) {
-            float lo, hi;
-            awq__grid grid;
-            f.row = row;
-            f.begin = group * size;
-            f.end = awq__min(f.begin + size, in);
-            f.loaded = SIZE_MAX;
-            AWQ__TRY(awq__group_range(&source, row, f.begin, f.end, FLT_MAX, f.u, &lo, &hi, where));
-            if (awq__fit_range(&tensor->quant, lo, hi, &grid) != AWQ_OK)
-                return awq__fail(where, AWQ_ERR_SCALE, 0, row, f.begin);
-            awq__fit_grid(&f, lo, hi, &grid);
-            awq__set_grid(tensor, row * groups + group, grid);
-            for (col = f.begin; col < f.end; col += AWQ__CHUNK) {
-                size_t n = awq__load_fitting(&f, col);
-                k->round_weights(f.u, n, grid.scale, grid.zero, awq__levels(tensor->quant.bits),
-                                 tensor->q + row * in + col);
-            }
-        }
+    groups = awq_group_count(weight.cols, tensor->quant.group_size);
+    for (f.row = row_begin; f.row < row_end; f.row++)
+        for (group = 0; group < groups; group++)
+            AWQ__TRY(awq__fit_one(&f, tensor, group, where));
     return AWQ_OK;
 }
 
@@ -3084,6 +3095,44 @@ AWQDEF size_t awq_hessian_size(size_t in_features) {
     return awq__size_or_0(awq__add(arena.used, 64));
 }
 
+/* mean_c of H_cc / s_c^2, and those in diagonal; 1 where nothing was seen: plain rounding then */
+static double awq__mean_diagonal(const awq_stats *stats, const float *scale, float *diagonal) {
+    size_t in = stats->in_features, i;
+    double mean = 0;
+    for (i = 0; i < in; i++) {
+        double s = scale ? (double)scale[i] : 1, h = (double)stats->gram[i * in + i] / (s * s);
+        diagonal[i] = (float)h;
+        mean += h / (double)in;
+    }
+    return mean > 0 ? mean : 1;
+}
+
+static void awq__mirror_gram(awq_stats *stats) {
+    size_t in = stats->in_features, i, j;
+    for (i = 0; i < in; i++)
+        for (j = 0; j < i; j++) stats->gram[i * in + j] = stats->gram[j * in + i];
+}
+
+/* P (H + damping) P^T, to be factored in place */
+static awq_status awq__permute_gram(awq__factoring *f, const awq_stats *stats, const float *scale,
+                                    double damping, const uint32_t *order, awq_where *where) {
+    size_t in = f->in, i, j;
+    f->floor_of_pivot = FLT_MAX;
+    for (i = 0; i < in; i++) {
+        const float *from = stats->gram + order[i] * in;
+        float *row = f->factor + i * in;
+        double s = scale ? (double)scale[order[i]] : 1;
+        float extra = (float)(damping * s * s);
+        if (!awq__is_finite(extra + from[order[i]]) || !(extra > 0))
+            return awq__fail(where, AWQ_ERR_DATA, 0, 0, order[i]);
+        for (j = 0; j <= i; j++) row[j] = from[order[j]];
+        for (; j < in; j++) row[j] = 0;
+        row[i] += extra;
+        if (extra < f->floor_of_pivot) f->floor_of_pivot = extra;
+    }
+    return AWQ_OK;
+}
+
 AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const float *scale,
                                    double damping, awq_order order, void *memory,
                                    size_t memory_size, const awq_parallel *parallel,
@@ -3091,9 +3140,7 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
     awq__factoring f;
     awq__arena arena;
     uint32_t *channels;
-    float *diagonal;
-    double mean = 0;
-    size_t in, i, j, size;
+    size_t in, i, size;
     if (!k || !stats || !stats->gram || !memory || !hessian) return AWQ_ERR_NULL;
     AWQ__TRY(awq__check_parallel(parallel));
     if (!(damping > 0 && damping <= 1)) return AWQ_ERR_CONFIG;
@@ -3107,25 +3154,11 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
     awq__factor_layout(&f, &arena, in, &channels);
     f.k = k;
     f.in = in;
-    diagonal = f.panel; /* both are done with before the panel is used */
-    for (i = 0; i < in; i++)
-        for (j = 0; j < i; j++) stats->gram[i * in + j] = stats->gram[j * in + i];
-    for (i = 0; i < in; i++) {
-        diagonal[i] = stats->gram[i * in + i] / (scale ? scale[i] * scale[i] : 1);
-        mean += (double)diagonal[i] / (double)in;
-        channels[i] = (uint32_t)i;
-    }
-    if (!(mean > 0)) mean = 1; /* nothing was seen: plain rounding */
-    if (order == AWQ_ORDER_ACTIVATION) awq__sort_channels(channels, in, diagonal);
-    f.floor_of_pivot = FLT_MAX;
-    for (i = 0; i < in; i++) {
-        const float *from = stats->gram + channels[i] * in;
-        float s = scale ? scale[channels[i]] : 1, extra = (float)(damping * mean) * s * s;
-        for (j = 0; j <= i; j++) f.factor[i * in + j] = from[channels[j]];
-        for (; j < in; j++) f.factor[i * in + j] = 0;
-        f.factor[i * in + i] += extra;
-        if (extra < f.floor_of_pivot) f.floor_of_pivot = extra;
-    }
+    awq__mirror_gram(stats);
+    for (i = 0; i < in; i++) channels[i] = (uint32_t)i;
+    damping *= awq__mean_diagonal(stats, scale, f.panel); /* the panel is not in use yet */
+    if (order == AWQ_ORDER_ACTIVATION) awq__sort_channels(channels, in, f.panel);
+    AWQ__TRY(awq__permute_gram(&f, stats, scale, damping, channels, where));
     awq__factor(&f, parallel);
     hessian->in_features = in;
     hessian->gram = stats->gram;
