@@ -274,7 +274,8 @@ static json_t *make_words(const vocabulary *words, failure *why)
         const char *key = json_string_value(text);
         bool twice = text && json_object_get(made, key);
         if (text && !twice) json_object_set_new(made, key, json_integer((json_int_t)i));
-        if (twice) fail(why, "two tokens are \"%s\"; tokenizer.json holds one", json_show(key).text);
+        if (twice)
+            fail(why, "two tokens are \"%s\"; tokenizer.json holds one", json_show(key).text);
         json_decref(text);
         if (text && !twice) continue;
         json_decref(made);

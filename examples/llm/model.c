@@ -73,7 +73,8 @@ static bool need_vector(const model *m, const model_source *from, size_t index, 
                         float **out, failure *why)
 {
     if (!from->vector(m, index, which, ".weight", m->dim, out, why)) return false;
-    return *out ? true : fail(why, "it has no tensor \"%s\"", from->name(index, which, ".weight").text);
+    return *out ? true
+                : fail(why, "it has no tensor \"%s\"", from->name(index, which, ".weight").text);
 }
 
 static bool load_linear(model *m, const model_source *from, size_t index, size_t which, linear *l,

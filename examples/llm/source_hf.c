@@ -1,5 +1,5 @@
-/*  source_hf.c - a model from a Hugging Face directory whose linears are AWQ: their integers, zeros and
-    scales go from the files' layout straight into packed memory. */
+/*  source_hf.c - a model from a Hugging Face directory whose linears are AWQ: their integers, zeros
+    and scales go from the files' layout straight into packed memory. */
 #include "../formats/tokenizer_json.h"
 #include "hf_config.h"
 #include "rope_order.h"

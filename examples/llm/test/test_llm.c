@@ -1150,7 +1150,7 @@ static void what_does_not_fit_is_refused_before_anything_is_written(void **state
     close_case(&e);
 }
 
-/*  What fails after the weights were written: a disk that is full, a token that JSON cannot hold. */
+/*  What fails after the weights were written: a token that JSON cannot hold; or a full disk. */
 static void interrupted_exports_leave_nothing(void **state)
 {
     struct rlimit before, small;
@@ -1304,8 +1304,9 @@ static void damaged_directories_never_crash(void **state)
         size_t most = bytes.size < files[i % 3].most ? bytes.size : files[i % 3].most;
         size_t at = next_random(&random) % most;
         unsigned char old = bytes.bytes[at];
-        bytes.bytes[at] = next_random(&random) % 2 ? (unsigned char)next_random(&random)
-                                                   : (unsigned char)('0' + next_random(&random) % 10);
+        bytes.bytes[at] = (unsigned char)(next_random(&random) % 2
+                                              ? next_random(&random) % 256
+                                              : '0' + next_random(&random) % 10);
         write_file(in_directory(name).text, bytes.bytes, bytes.size);
         use_directory(&c);
         bytes.bytes[at] = old;
