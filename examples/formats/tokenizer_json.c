@@ -102,6 +102,9 @@ static bool set_token(vocabulary *words, const json_t *id, gguf_string text, tok
     if (!json_get_size(id, &index) || index >= words->tokens_count)
         return fail(why, "tokenizer.json: the id of \"%s\" is not one of the model's %zu",
                     gguf_show(text).text, words->tokens_count);
+    if (kind == TOKEN_NORMAL && words->tokens[index].text.length)
+        return fail(why, "tokenizer.json: \"%s\" has the id of another token",
+                    gguf_show(text).text);
     words->tokens[index].text = text;
     words->tokens[index].kind = kind;
     return true;

@@ -1245,8 +1245,8 @@ static void each_broken_file_of_a_directory_has_its_message(void **state)
     refuse_file(config, "\"rope_scaling\": null", "\"rope_scaling\": {\"type\": \"yarn\"}", "yarn");
     refuse_file(config, "\"rope_scaling\": null", "\"rope_scaling\": {\"rope_type\": \"llama3\"}",
                 "lacks usable factors");
-    refuse_file(config, "\"vocab_size\": 277", "\"vocab_size\": 276", "not one of the model's 276");
-    refuse_file(config, "\"vocab_size\": 277", "\"vocab_size\": 278", "but the model needs");
+    refuse_file(config, "\"vocab_size\": 277", "\"vocab_size\": 276", "needs 276 rows");
+    refuse_file(config, "\"vocab_size\": 277", "\"vocab_size\": 999999999", "999999999 rows");
     refuse_file(config, "\"quant_method\": \"awq\"", "\"quant_method\": \"nf4\"", "nf4");
     refuse_file(words, "\"individual_digits\": true", "\"individual_digits\": false",
                 "pre_tokenizer");
@@ -1257,6 +1257,7 @@ static void each_broken_file_of_a_directory_has_its_message(void **state)
     refuse_file(words, "\"lstrip\": false", "\"lstrip\": true", "<|im_start|>");
     refuse_file(words, "\"id\": 0", "\"id\": 18446744073709551616", "tokenizer.json");
     refuse_file(words, "\"id\": 0", "\"id\": 4294967296", "not one of the model's 277");
+    refuse_file(words, "\"\\\"\": 38", "\"\\\"\": 39", "has the id of another token");
     refuse_file(words, "\"1 2\"", "\"1#2\"", "not two pieces");
     refuse_file(words, "\"1 2\"", "[\"1\", \"#\"]", "merges");
     refuse_file(words, "\"vocab\"", "\"vocal\"", "no model.vocab");
