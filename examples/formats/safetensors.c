@@ -299,7 +299,8 @@ static bool add_entries(json_t *header, safetensors_tensor **order, size_t count
         if (json_object_get(header, name))
             return fail(why, "%s: tensor \"%s\" is there twice", path, json_show(name).text);
         if (!add_entry(header, order[i], *data_size))
-            return fail(why, "%s: \"%s\" is no name of a tensor", path, json_show(name).text);
+            return fail(why, "%s: \"%s\" is no name of a tensor, or out of memory", path,
+                        json_show(name).text);
         *data_size += order[i]->size;
     }
     return true;

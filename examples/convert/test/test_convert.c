@@ -273,24 +273,73 @@ static void nothing_to_convert_is_said(void **state)
     free(path);
 }
 
+/*  The config of a directory; json_decref() it. */
+static json_t *config_of(const char *name)
+{
+    char *path = path_of(name), *file = join(path, "/", "config.json");
+    json_t *config = json_read_file(file, &why);
+
+    free(file);
+    free(path);
+    assert_non_null(config);
+    return config;
+}
+
+static void assert_only_exception(const char *name, const char *key, const char *module)
+{
+    json_t *config = config_of(name);
+    json_t *modules = json_object_get(json_object_get(config, "quantization_config"), key);
+
+    assert_int_equal(json_array_size(modules), 1);
+    assert_string_equal(json_string_value(json_array_get(modules, 0)), module);
+    assert_int_equal(json_integer_value(json_object_get(config, "hidden_size")), 128);
+    json_decref(config);
+}
+
 /*  Another method gets its own list of what is not quantized; the same one keeps its words. */
 static void exceptions_are_said_in_the_new_words(void **state)
 {
+    static const char config[] =
+        "{\"hidden_size\": 128, \"quantization_config\": {\"quant_method\": \"awq\", "
+        "\"group_size\": 32, \"modules_to_not_convert\": [\"vision\"]}}";
     tiny_options options = tiny_default();
-    convert_options into = to(AWQ_COMPRESSED);
-    char *path = path_of("one"), *file = join(path, "/", "config.json");
-    json_t *config, *ignored;
+    convert_options other = to(AWQ_COMPRESSED), same = to(AWQ_GEMV);
+    char *path = path_of("base");
     (void)state;
 
     assert_done(make("base", &options));
+    assert_done(tiny_text(path, "config.json", config, &why));
+    assert_done(convert("base", "one", &other));
+    assert_only_exception("one", "ignore", "lm_head");
+    assert_done(convert("base", "one", &same));
+    assert_only_exception("one", "modules_to_not_convert", "vision");
+    free(path);
+}
+
+/*  Also where the input has to store zero points, all of them 8. */
+static void symmetric_weights_stay_symmetric(void **state)
+{
+    tiny_options options = tiny_default();
+    convert_options into = to(AWQ_COMPRESSED);
+    char *path = path_of("one");
+    json_t *config;
+    hf_model model;
+    (void)state;
+
+    options.layout = AWQ_GPTQ;
+    options.symmetric = 1;
+    assert_done(make("base", &options));
     assert_done(convert("base", "one", &into));
-    config = json_read_file(file, &why);
-    ignored = json_object_get(json_object_get(config, "quantization_config"), "ignore");
-    assert_int_equal(json_array_size(ignored), 1);
-    assert_string_equal(json_string_value(json_array_get(ignored, 0)), "lm_head");
-    assert_int_equal(json_integer_value(json_object_get(config, "hidden_size")), 128);
+    assert_done(hf_open(&model, path, &why));
+    assert_int_equal(model.quant.symmetric, 1);
+    assert_null(hf_find_tensor(&model, "model.layers.0.mlp.up_proj.weight_zero_point"));
+    hf_close(&model);
+    into = to(AWQ_GPTQ_V2);
+    assert_done(convert("one", "two", &into));
+    config = config_of("two");
+    assert_true(json_is_true(json_object_get(json_object_get(config, "quantization_config"),
+                                             "sym")));
     json_decref(config);
-    free(file);
     free(path);
 }
 
@@ -472,6 +521,7 @@ int main(void)
         cmocka_unit_test(an_interrupted_conversion_leaves_nothing),
         cmocka_unit_test(nothing_to_convert_is_said),
         cmocka_unit_test(exceptions_are_said_in_the_new_words),
+        cmocka_unit_test(symmetric_weights_stay_symmetric),
         cmocka_unit_test(a_llama_becomes_a_gguf_file),
         cmocka_unit_test(gguf_files_round_only_with_leave),
         cmocka_unit_test(other_models_become_no_gguf_file)

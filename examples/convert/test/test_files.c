@@ -71,6 +71,7 @@ static void crooked_headers_are_refused(void **state)
         { "{" ENTRY("a", "F32", "[1]", 4, 8) "}", 4, "beyond the end" },
         { "{" ENTRY("a", "F32", "[1]", 0, 9223372036854775807) "}", 4, "beyond the end" },
         { "{" ENTRY("a", "F32", "[2]", 0, 4) "}", 4, "is F32 [2] of 8 bytes" },
+        { "{" ENTRY("a", "F32", "[1]", 0, 8) "}", 8, "is F32 [1] of 4 bytes" },
         { "{" ENTRY("a", "F32", "[1]", 0, 4) "," ENTRY("b", "F32", "[1]", 2, 6) "}", 6,
           "overlaps" },
         { "{" ENTRY("a", "F32", "[1]", 0, 4) "," ENTRY("b", "F32", "[1]", 0, 4) "}", 4,
