@@ -96,8 +96,8 @@
     LIMITATIONS
         No GPU kernels: they will be a separate header. The scale search looks at one group of
         linears at a time. A loss from rows takes 4 in_features * tokens bytes of scratch; use the
-        sketch where that is too much. Foreign layouts (AutoAWQ, GPTQ, GGUF) are not read or written
-        yet.
+        sketch where that is too much. Foreign layouts are read and written at 4 bits, without act
+        order; their files are the host's.
 
     Licence: MIT, see the end of the file.
 */

@@ -202,6 +202,20 @@ TEST(a_negative_scale_turns_its_group_around)
     free_pair(t);
 }
 
+/*  The last word of a row of 13 inputs: what no input uses stays 0.                              */
+TEST(a_negative_scale_leaves_padding_alone)
+{
+    pair *t = new_pair(AWQ_COMPRESSED, -1, 20, 13, AWQ_F16);
+    size_t n;
+    (void)state;
+    define_foreign(&t->f, &t->tensor);
+    for (n = 0; n < 20; n += 3)
+        ((unsigned char *)t->f.scales.data)[n * t->f.scales.stride + 1] |= 0x80;
+    import_all(t);
+    assert_true(weight_of(t, 3, 5) * ((double)t->tensor.q[3 * 13 + 5] - t->tensor.zeros[3]) <= 0);
+    free_pair(t);
+}
+
 TEST(a_scale_of_0_makes_zeros)
 {
     pair *t = new_ggml(AWQ_GGML_Q4_0);
@@ -508,6 +522,7 @@ int main(void)
         cmocka_unit_test(layouts_are_as_defined),
         cmocka_unit_test(any_layout_to_any_other),
         cmocka_unit_test(a_negative_scale_turns_its_group_around),
+        cmocka_unit_test(a_negative_scale_leaves_padding_alone),
         cmocka_unit_test(a_scale_of_0_makes_zeros),
         cmocka_unit_test(a_constant_block_of_q4_1),
         cmocka_unit_test(q4_1_minima_that_are_no_zero_points),

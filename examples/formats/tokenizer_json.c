@@ -102,6 +102,9 @@ static bool set_token(vocabulary *words, const json_t *id, gguf_string text, tok
     if (!json_get_size(id, &index) || index >= words->tokens_count)
         return fail(why, "tokenizer.json: the id of \"%s\" is not one of the model's %zu",
                     gguf_show(text).text, words->tokens_count);
+    if (kind == TOKEN_NORMAL && words->tokens[index].text.length)
+        return fail(why, "tokenizer.json: \"%s\" has the id of another token",
+                    gguf_show(text).text);
     words->tokens[index].text = text;
     words->tokens[index].kind = kind;
     return true;
@@ -274,7 +277,8 @@ static json_t *make_words(const vocabulary *words, failure *why)
         const char *key = json_string_value(text);
         bool twice = text && json_object_get(made, key);
         if (text && !twice) json_object_set_new(made, key, json_integer((json_int_t)i));
-        if (twice) fail(why, "two tokens are \"%s\"; tokenizer.json holds one", json_show(key).text);
+        if (twice)
+            fail(why, "two tokens are \"%s\"; tokenizer.json holds one", json_show(key).text);
         json_decref(text);
         if (text && !twice) continue;
         json_decref(made);

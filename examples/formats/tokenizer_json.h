@@ -1,5 +1,5 @@
-/*  tokenizer_json.h - a vocabulary from and to tokenizer.json, the file of Hugging Face's tokenizers:
-    byte-level BPE with the pre-tokenizers that vocabulary.h names. */
+/*  tokenizer_json.h - a vocabulary from and to tokenizer.json, the file of Hugging Face's
+    tokenizers: byte-level BPE with the pre-tokenizers that vocabulary.h names. */
 #ifndef FORMATS_TOKENIZER_JSON_H
 #define FORMATS_TOKENIZER_JSON_H
 

@@ -1,5 +1,5 @@
-/*  vocabulary.h - the byte-level BPE vocabulary of a model, from the metadata of a GGUF file; from a
-    Hugging Face directory it comes by tokenizer_json.h. Its strings stay where they were read. */
+/*  vocabulary.h - the byte-level BPE vocabulary of a model, from the metadata of a GGUF file; from
+    a Hugging Face directory it comes by tokenizer_json.h. Its strings stay where they were read. */
 #ifndef FORMATS_VOCABULARY_H
 #define FORMATS_VOCABULARY_H
 

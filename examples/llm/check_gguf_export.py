@@ -7,8 +7,8 @@
 
 MODEL.gguf is decoded to F32 and quantized by llama.cpp; head and embedding are Q8_0 in all files.
 Perplexity twice: by llama.cpp, which rounds activations to 8 bits, and by llm, which does not (and
-does not read Q4_K). Fails if they differ by more than 1 % for EXPORT.gguf. Bits count the linears of
-the layers only.
+does not read Q4_K). Fails if they differ by more than 1 % for EXPORT.gguf. Bits count the linears
+of the layers only.
 """
 import os
 import subprocess

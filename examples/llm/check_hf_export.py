@@ -6,10 +6,10 @@
     build/llm/llm SAVED.gguf --ids --text TEXT > IDS
     python3 examples/llm/check_hf_export.py DIR SAVED.gguf [IDS TEXT [PERPLEXITY]]
 
-Tensors come from the safetensors package; AutoAWQ's "gemm" layout, its dequantize formula, the rows
-of rotated heads and awq.h's packed bytes are read here by code of their own. Integers, scales and
-zeros of every linear must be identical, norms and biases too. With IDS, the tokenizers package must
-cut TEXT into the same tokens. With PERPLEXITY, as llm prints it for DIR, a forward pass written here
+Tensors come from the safetensors package; AutoAWQ's "gemm" layout, its dequantize formula, the
+rows of rotated heads and awq.h's packed bytes are read here by code of their own. Integers, scales
+and zeros of every linear must be identical, norms and biases too. With IDS, the tokenizers package
+must cut TEXT into the same tokens. With PERPLEXITY, as llm prints it for DIR, a forward pass written here
 after Hugging Face's conventions must give it within 0.1 %. Ends with status 77 where numpy or
 safetensors is not installed.
 """
@@ -170,8 +170,9 @@ class Llama:
         self.layers = [self.layer(directory, index) for index in range(config["num_hidden_layers"])]
         self.norm = directory.tensor("model.norm.weight").astype(np.float32)
         self.embedding = directory.tensor("model.embed_tokens.weight").astype(np.float32)
-        tied = config["tie_word_embeddings"]
-        self.head = self.embedding if tied else directory.tensor("lm_head.weight").astype(np.float32)
+        self.head = self.embedding
+        if not config["tie_word_embeddings"]:
+            self.head = directory.tensor("lm_head.weight").astype(np.float32)
 
     @staticmethod
     def layer(directory, index):

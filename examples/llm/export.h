@@ -1,5 +1,5 @@
-/*  export.h - writes a quantized model that was read from a GGUF file: for this program, for llama.cpp,
-    for Hugging Face's libraries. Files and directories appear whole or not at all. */
+/*  export.h - writes a quantized model that was read from a GGUF file: for this program, for
+    llama.cpp, for Hugging Face's libraries. Files and directories appear whole or not at all. */
 #ifndef LLM_EXPORT_H
 #define LLM_EXPORT_H
 

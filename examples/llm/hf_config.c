@@ -26,7 +26,8 @@ static const char *text_or(const json_t *object, const char *key, const char *ot
 
 static bool check_architecture(const json_t *config, failure *why)
 {
-    const char *type = text_or(config, "model_type", ""), *act = text_or(config, "hidden_act", "silu");
+    const char *type = text_or(config, "model_type", "");
+    const char *act = text_or(config, "hidden_act", "silu");
 
     if (strcmp(type, "llama") != 0)
         return fail(why, "config.json: model_type \"%s\"; only \"llama\" is run",

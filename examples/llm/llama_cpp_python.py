@@ -1,4 +1,4 @@
-"""What the scripts beside this one need of llama-cpp-python: a model, its perplexity, its quantizer.
+"""What the scripts beside this one need of llama-cpp-python: a model, perplexity, the quantizer.
 
     pip install llama-cpp-python numpy          (builds llama.cpp: minutes)
 """

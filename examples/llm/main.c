@@ -8,6 +8,7 @@
 #include "../common/progress.h"
 
 #include <dirent.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 typedef struct settings {
@@ -174,6 +175,13 @@ static bool evaluate_stage(const settings *set, const char *path, report *out, f
     return done;
 }
 
+/*  Ctrl-C has to wait while files are written, so that none is left half made. */
+static void heed_interrupts(bool heed)
+{
+    signal(SIGINT, heed ? SIG_DFL : SIG_IGN);
+    signal(SIGTERM, heed ? SIG_DFL : SIG_IGN);
+}
+
 /*  Head and embedding are exported as they were, so the bits are others than the saved file's. */
 static bool export_model(const settings *set, const model *m, const model *original, compute *c,
                          const token_list *text, report *out, failure *why)
@@ -183,9 +191,11 @@ static bool export_model(const settings *set, const model *m, const model *origi
 
     if (set->quantize.plain || (!set->export_hf && !set->export_gguf)) return true;
     if (!exported_model(&exported, m, original, why)) return false;
-    done = fingerprint(&exported, c, text, &out->exported_fingerprint, why)
-           && (!set->export_hf || export_hf(&exported, set->export_hf, why))
+    done = fingerprint(&exported, c, text, &out->exported_fingerprint, why);
+    heed_interrupts(false);
+    done = done && (!set->export_hf || export_hf(&exported, set->export_hf, why))
            && (!set->export_gguf || export_gguf(&exported, set->export_gguf, why));
+    heed_interrupts(true);
     free(exported.rope_frequencies);
     return done;
 }

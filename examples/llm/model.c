@@ -73,19 +73,21 @@ static bool need_vector(const model *m, const model_source *from, size_t index, 
                         float **out, failure *why)
 {
     if (!from->vector(m, index, which, ".weight", m->dim, out, why)) return false;
-    return *out ? true : fail(why, "it has no tensor \"%s\"", from->name(index, which, ".weight").text);
+    return *out ? true
+                : fail(why, "it has no tensor \"%s\"", from->name(index, which, ".weight").text);
 }
 
 static bool load_linear(model *m, const model_source *from, size_t index, size_t which, linear *l,
                         failure *why)
 {
     float *bias = NULL;
+    bool read;
 
     l->in_features = linear_inputs(m, which);
     l->out_features = linear_outputs(m, which);
-    if (!from->vector(m, index, which, ".bias", l->out_features, &bias, why)) return false;
+    read = from->vector(m, index, which, ".bias", l->out_features, &bias, why);
     l->bias = bias;
-    return from->weight(m, index, which, l, why);
+    return read && from->weight(m, index, which, l, why);
 }
 
 static bool load_layer(model *m, const model_source *from, size_t index, failure *why)

@@ -1,5 +1,5 @@
-/*  model.h - a Llama-architecture transformer from a GGUF file or a Hugging Face AWQ directory, run in
-    fp32 or quantized. */
+/*  model.h - a Llama-architecture transformer from a GGUF file or a Hugging Face AWQ directory, run
+    in fp32 or quantized. */
 #ifndef LLM_MODEL_H
 #define LLM_MODEL_H
 

@@ -1,5 +1,6 @@
-/*  rope_order.h - the two orders of q's and k's rows. Rotary positions turn pairs of a head's channels:
-    GGUF files of Llamas have the two of a pair side by side, Hugging Face has them half a head apart. */
+/*  rope_order.h - the two orders of q's and k's rows. Rotary positions turn pairs of a head's
+    channels: GGUF files of Llamas have the two of a pair side by side, Hugging Face has them half a
+    head apart. */
 #ifndef LLM_ROPE_ORDER_H
 #define LLM_ROPE_ORDER_H
 

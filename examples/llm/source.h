@@ -1,5 +1,5 @@
-/*  source.h - the two kinds of files that a model is read from. What must hold for both is checked by
-    model.c. */
+/*  source.h - the two kinds of files that a model is read from. What must hold for both is checked
+    by model.c. */
 #ifndef LLM_SOURCE_H
 #define LLM_SOURCE_H
 

@@ -1,5 +1,5 @@
-/*  source_hf.c - a model from a Hugging Face directory whose linears are AWQ: their integers, zeros and
-    scales go from the files' layout straight into packed memory. */
+/*  source_hf.c - a model from a Hugging Face directory whose linears are AWQ: their integers, zeros
+    and scales go from the files' layout straight into packed memory. */
 #include "../formats/tokenizer_json.h"
 #include "hf_config.h"
 #include "rope_order.h"
@@ -25,6 +25,18 @@ static bool reserve_packed(model *m, failure *why)
     return m->imported ? true : fail(why, "out of memory");
 }
 
+/*  What the file has bounds what is made for it. */
+static bool check_rows(const model *m, size_t rows, failure *why)
+{
+    tensor_name name = hf_name(0, EMBEDDING, ".weight");
+    const safetensors_tensor *tensor = hf_find_tensor(&m->hf, name.text);
+
+    if (!tensor) return fail(why, "it has no tensor \"%s\"", name.text);
+    if (tensor->rank == 2 && tensor->shape[0] == rows) return true;
+    return fail(why, "tensor \"%s\" is %s, but the model needs %zu rows", name.text,
+                safetensors_show(tensor).text, rows);
+}
+
 static bool describe_hf(model *m, failure *why)
 {
     const char *slash = strrchr(m->hf.path, '/');
@@ -35,6 +47,7 @@ static bool describe_hf(model *m, failure *why)
     if (m->layers_count > m->hf.linears_count)
         return fail(why, "config.json promises %zu layers, but only %zu linears are AWQ",
                     m->layers_count, m->hf.linears_count);
+    if (!check_rows(m, rows, why)) return false;
     if (!tokenizer_json_read(&m->words, m->hf.path, rows, why)) return false;
     hf_config_read_ids(m->hf.config, &m->words);
     return reserve_packed(m, why);
