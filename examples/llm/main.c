@@ -600,6 +600,7 @@ static void print_usage(FILE *to)
           "  --check-sketch  only compare the scale search's sketch with the exact loss\n"
           "  --scale RULE    mean (llm-awq), max (paper) or duo (AutoAWQ)\n"
           "  --no-clip       do not search clip maxima\n"
+          "  --improve       fit grids by weighted error, round by the Hessian\n"
           "  --no-sinks      count calibration tokens alike, whatever attention they receive\n"
           "  --a8            run with activations rounded to 8 bits instead of 16\n",
           to);
@@ -686,6 +687,8 @@ static bool parse(int count, char **arguments, settings *set, failure *why)
             set->check_sketch = true;
         else if (strcmp(word, "--no-clip") == 0)
             set->quantize.clip = false;
+        else if (strcmp(word, "--improve") == 0)
+            set->quantize.improve = true;
         else if (strcmp(word, "--no-sinks") == 0)
             set->quantize.weigh_tokens = false;
         else if (strncmp(word, "--", 2) == 0) {
@@ -718,6 +721,11 @@ int main(int count, char **arguments)
     set.quantize.head_bits = 8;
     set.quantize.preset = AWQ_PRESET_LLM_AWQ;
     set.quantize.clip = true;
+    set.quantize.damping = 0.01;
+    set.quantize.round.passes = 2;
+    if (getenv("DAMP")) set.quantize.damping = atof(getenv("DAMP"));
+    if (getenv("PASSES")) set.quantize.round.passes = atoi(getenv("PASSES"));
+    if (getenv("REFIT")) set.quantize.round.refit = atoi(getenv("REFIT"));
     set.quantize.weigh_tokens = true;
     if (count == 2 && strcmp(arguments[1], "--help") == 0) {
         print_usage(stdout);

@@ -25,6 +25,11 @@ typedef struct pipeline {
     float *weights[LINEARS]; /* of the current layer, in fp32, folded step by step */
     float *scale[INPUTS];
     float *clip_max;
+    awq_hessian hessian;     /* of the current group of linears */
+    scratch hessian_memory;
+    awq_tensor tensor;       /* the current linear, if it is improved */
+    scratch tensor_memory;
+    float *importance;
     scratch work;
     size_t packed_used;
 } pipeline;
@@ -92,12 +97,13 @@ static bool start_stats(pipeline *p, failure *why)
     size_t group;
 
     for (group = 0; group < INPUTS; group++) {
-        size_t inputs = group_inputs(p->m, group), size = awq_stats_size(inputs, SKETCH_ROWS, 0);
+        size_t inputs = group_inputs(p->m, group);
+        size_t size = awq_stats_size(inputs, SKETCH_ROWS, p->options->improve);
         awq_where where = { 0, 0, 0 };
         awq_status status;
         if (!reserve_scratch(&p->stats_memory[group], size, why)) return false;
-        status = awq_stats_init(&p->stats[group], inputs, SKETCH_ROWS, 0, group + 1,
-                                p->stats_memory[group].bytes, p->stats_memory[group].size);
+        status = awq_stats_init(&p->stats[group], inputs, SKETCH_ROWS, p->options->improve,
+                                group + 1, p->stats_memory[group].bytes, p->stats_memory[group].size);
         if (!check(status, &where, 0, "statistics", why)) return false;
     }
     return true;
@@ -199,6 +205,63 @@ static bool search_and_fold(pipeline *p, size_t index, failure *why)
            && fold_linear(p, index, INPUT_DOWN, LINEAR_UP, why);
 }
 
+/* ---- better grids, better integers ----------------------------------------------------------- */
+
+static bool factor_group(pipeline *p, size_t index, input_group group, failure *why)
+{
+    size_t size = awq_hessian_size(group_inputs(p->m, group));
+    awq_where where = { 0, 0, 0 };
+    awq_status status;
+
+    if (!reserve_scratch(&p->hessian_memory, size, why)) return false;
+    status = awq_hessian_init(&p->c->kernels, &p->stats[group], p->scale[group],
+                              p->options->damping, AWQ_ORDER_ACTIVATION, p->hessian_memory.bytes,
+                              p->hessian_memory.size, &p->c->parallel, &p->hessian, &where);
+    if (status == AWQ_OK) status = awq_stats_get(&p->stats[group], AWQ_SQ_MEAN, p->importance);
+    return check(status, &where, index, "factoring the Gram matrix", why);
+}
+
+typedef struct fit_job {
+    pipeline *p;
+    awq_matrix weight;
+    const float *scale;
+} fit_job;
+
+static void fit_task(void *arg, size_t begin, size_t end, size_t worker)
+{
+    const fit_job *job = arg;
+    compute *c = job->p->c;
+    awq_status status = awq_fit(&c->kernels, job->weight, job->scale, job->p->importance,
+                                &job->p->tensor, begin, end, &c->where[worker]);
+    if (status != AWQ_OK) c->status[worker] = status;
+}
+
+/*  Quantizes one linear to p->tensor. */
+static bool improve_linear(pipeline *p, size_t index, input_group group, size_t which,
+                           failure *why)
+{
+    compute *c = p->c;
+    fit_job job = { p, weight_view(p, which), p->scale[group] };
+    size_t out = job.weight.rows, in = job.weight.cols, i;
+    awq_quant quant = p->options->quant;
+    awq_where where = { 0, 0, 0 };
+    awq_status status;
+
+    if (!reserve_scratch(&p->tensor_memory, awq_tensor_size(quant, out, in), why)
+        || !reserve_scratch(&p->work, awq_round_scratch_size(in, &c->parallel), why))
+        return false;
+    status = awq_tensor_init(&p->tensor, quant, out, in, p->tensor_memory.bytes,
+                             p->tensor_memory.size);
+    if (!check(status, &where, index, "fit", why)) return false;
+    for (i = 0; i < c->pool.workers; i++) c->status[i] = AWQ_OK;
+    parallel_run(&c->pool, out, 1, fit_task, &job);
+    for (i = 0; i < c->pool.workers; i++)
+        if (!check(c->status[i], &c->where[i], index, "fit", why)) return false;
+    status = awq_round(&c->kernels, &p->options->round, &p->hessian, job.weight, job.scale,
+                       &p->tensor, p->work.bytes, p->work.size, &c->parallel, &where);
+    return check(status, &where, index, "rounding", why);
+}
+
 /* ---- clip, quantize, pack -------------------------------------------------------------------- */
 
 static bool clip_linear(pipeline *p, size_t index, input_group group, size_t which, failure *why)
@@ -221,6 +284,7 @@ typedef struct pack_job {
     const pipeline *p;
     awq_matrix weight;
     const float *scale, *clip_max;
+    const awq_tensor *tensor;   /* what is already quantized, or NULL */
     unsigned char *memory;
     size_t memory_size;
 } pack_job;
@@ -230,8 +294,11 @@ static void pack_task(void *arg, size_t begin, size_t end, size_t worker)
     const pack_job *job = arg;
     compute *c = job->p->c;
     awq_status status =
-        awq_quantize_packed(&c->kernels, job->weight, job->scale, job->clip_max, job->memory,
-                            job->memory_size, begin, end, &c->where[worker]);
+        job->tensor ? awq_pack(&c->kernels, job->tensor, job->memory, job->memory_size, begin, end,
+                               &c->where[worker])
+                    : awq_quantize_packed(&c->kernels, job->weight, job->scale, job->clip_max,
+                                          job->memory, job->memory_size, begin, end,
+                                          &c->where[worker]);
     if (status != AWQ_OK) c->status[worker] = status;
 }
 
@@ -262,13 +329,16 @@ static bool pack_linear(pipeline *p, linear *l, awq_quant quant, pack_job job, s
 static bool pack_group(pipeline *p, size_t index, input_group group, failure *why)
 {
     size_t which = group_first(group), end = which + group_count(group);
-    bool plain = p->options->plain;
+    bool plain = p->options->plain, improve = !plain && p->options->improve;
 
+    if (improve && !factor_group(p, index, group, why)) return false;
     for (; which < end; which++) {
-        bool clip = !plain && p->options->clip && which != LINEAR_Q && which != LINEAR_K;
+        bool clip = !plain && !improve && p->options->clip && which != LINEAR_Q
+                    && which != LINEAR_K;
         pack_job job = { NULL, weight_view(p, which), plain ? NULL : p->scale[group],
-                         clip ? p->clip_max : NULL, NULL, 0 };
+                         clip ? p->clip_max : NULL, improve ? &p->tensor : NULL, NULL, 0 };
         if (clip && !clip_linear(p, index, group, which, why)) return false;
+        if (improve && !improve_linear(p, index, group, which, why)) return false;
         if (!pack_linear(p, &p->out->m.layers[index].linears[which], p->options->quant, job, index,
                          gguf_name(index, which, "").text, why))
             return false;
@@ -282,7 +352,8 @@ static bool pack_head(pipeline *p, failure *why)
     model *m = &p->out->m;
     size_t rows = m->head.out_features, columns = m->head.in_features;
     float *weight = malloc(rows * columns * sizeof *weight);
-    pack_job job = { NULL, awq_matrix_view(weight, AWQ_F32, rows, columns), NULL, NULL, NULL, 0 };
+    pack_job job = { NULL, awq_matrix_view(weight, AWQ_F32, rows, columns), NULL, NULL, NULL, NULL,
+                     0 };
     bool packed;
 
     if (!weight) return fail(why, "out of memory");
@@ -413,17 +484,19 @@ static bool open_scales(pipeline *p, failure *why)
 
 static bool open_weights(pipeline *p, failure *why)
 {
-    size_t which, clips = 0;
+    size_t which, clips = 0, widest = 0;
 
     for (which = 0; which < LINEARS; which++) {
         const linear *l = &p->m->layers[0].linears[which];
         size_t groups = awq_group_count(l->in_features, p->options->quant.group_size);
         if (l->out_features * groups > clips) clips = l->out_features * groups;
+        if (l->in_features > widest) widest = l->in_features;
         p->weights[which] = malloc(l->out_features * l->in_features * sizeof(float));
         if (!p->weights[which]) return fail(why, "out of memory");
     }
     p->clip_max = malloc(clips * sizeof *p->clip_max);
-    return p->clip_max ? true : fail(why, "out of memory");
+    p->importance = malloc(widest * sizeof *p->importance);
+    return p->clip_max && p->importance ? true : fail(why, "out of memory");
 }
 
 static void close_pipeline(pipeline *p)
@@ -436,6 +509,9 @@ static void close_pipeline(pipeline *p)
         free(p->stats_memory[i].bytes);
     }
     free(p->clip_max);
+    free(p->importance);
+    free(p->hessian_memory.bytes);
+    free(p->tensor_memory.bytes);
     free(p->work.bytes);
     calibration_close(&p->inputs);
 }

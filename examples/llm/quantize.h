@@ -10,7 +10,10 @@ typedef struct quantize_options {
     int head_bits;              /* of the output head, rounded to nearest; 16: left as it is */
     bool plain;                 /* round to nearest: no calibration, nothing below */
     awq_preset preset;          /* the rule that makes scales */
-    bool clip;
+    bool clip;                  /* unless improve: awq_fit does what clipping does, and more */
+    bool improve;               /* grids by weighted error, integers by the Hessian */
+    awq_round_config round;
+    double damping;
     bool weigh_tokens;          /* by the square root of the attention they receive */
 } quantize_options;
 
