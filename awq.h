@@ -4368,6 +4368,7 @@ static size_t awq__bit_move(const awq__field *f, unsigned bit) {
 /* The three bits that choose a nibble in a word. */
 static void awq__nibble_bits(const awq__field *f, unsigned bits[3]) {
     unsigned i, bit;
+    bits[0] = bits[1] = bits[2] = 0;
     for (bit = 0; bit < 14; bit = bit == 5 ? 8 : bit + 1)
         for (i = 0; i < 3; i++)
             if (awq__bit_move(f, bit) == (size_t)1 << i) bits[i] = bit;
