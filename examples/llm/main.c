@@ -600,7 +600,9 @@ static void print_usage(FILE *to)
           "  --check-sketch  only compare the scale search's sketch with the exact loss\n"
           "  --scale RULE    mean (llm-awq), max (paper) or duo (AutoAWQ)\n"
           "  --no-clip       do not search clip maxima\n"
-          "  --improve       fit grids by weighted error, round by the Hessian\n"
+          "  --improve       fit grids by weighted error, round by the Hessian; with it:\n"
+          "  --damping N     of the Hessian, in thousandths of its mean diagonal (100)\n"
+          "  --passes N      of coordinate descent after rounding (2)\n"
           "  --no-sinks      count calibration tokens alike, whatever attention they receive\n"
           "  --a8            run with activations rounded to 8 bits instead of 16\n",
           to);
@@ -659,6 +661,12 @@ static bool parse_option(settings *set, const char *option, const char *value, f
         if (!parse_number(value, -1, 1 << 20, &number, option, why)) return false;
         if (number == 0) return fail(why, "--group: 0 is not a group size");
         set->quantize.quant.group_size = (int)number;
+    } else if (strcmp(option, "--passes") == 0) {
+        if (!parse_number(value, 0, 100, &number, option, why)) return false;
+        set->quantize.round.passes = (int)number;
+    } else if (strcmp(option, "--damping") == 0) {
+        if (!parse_number(value, 1, 1000, &number, option, why)) return false;
+        set->quantize.damping = 0.001 * (double)number;
     } else if (strcmp(option, "--head") == 0) {
         if (!parse_number(value, 4, 16, &number, option, why)) return false;
         if (number != 4 && number != 8 && number != 16)
@@ -721,11 +729,8 @@ int main(int count, char **arguments)
     set.quantize.head_bits = 8;
     set.quantize.preset = AWQ_PRESET_LLM_AWQ;
     set.quantize.clip = true;
-    set.quantize.damping = 0.01;
+    set.quantize.damping = 0.1;
     set.quantize.round.passes = 2;
-    if (getenv("DAMP")) set.quantize.damping = atof(getenv("DAMP"));
-    if (getenv("PASSES")) set.quantize.round.passes = atoi(getenv("PASSES"));
-    if (getenv("REFIT")) set.quantize.round.refit = atoi(getenv("REFIT"));
     set.quantize.weigh_tokens = true;
     if (count == 2 && strcmp(arguments[1], "--help") == 0) {
         print_usage(stdout);

@@ -11,10 +11,10 @@ typedef struct quantize_options {
     bool plain;                 /* round to nearest: no calibration, nothing below */
     awq_preset preset;          /* the rule that makes scales */
     bool clip;                  /* unless improve: awq_fit does what clipping does, and more */
-    bool improve;               /* grids by weighted error, integers by the Hessian */
-    awq_round_config round;
-    double damping;
     bool weigh_tokens;          /* by the square root of the attention they receive */
+    bool improve;               /* grids by weighted error, integers by the Hessian, ... */
+    double damping;             /* ... damped so */
+    awq_round_config round;
 } quantize_options;
 
 /*  A model whose linears are packed; what it does not change it shares with the original, which

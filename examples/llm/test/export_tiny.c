@@ -56,7 +56,8 @@ static bool write_ids(const token_list *tokens, const char *path, failure *why)
 static bool quantize_and_export(const model *m, compute *c, const token_list *text, const paths *p,
                                 failure *why)
 {
-    quantize_options options = { { 4, 32, 0, AWQ_F16 }, 16, false, AWQ_PRESET_LLM_AWQ, true, true };
+    quantize_options options = { { 4, 32, 0, AWQ_F16 }, 16, false, AWQ_PRESET_LLM_AWQ, true, true,
+                                 false, 0, { 0, 0 } };
     quantized_model q;
     text_score score;
     bool done;

@@ -686,6 +686,46 @@ static void saved_models_load_bit_for_bit(void **state)
     quantize_and_reload(16, false, 0.15);
 }
 
+static double error_of(const model *m, compute *c, const token_list *text,
+                       const quantize_options *options)
+{
+    quantized_model q;
+    double error;
+    assert_done(quantize_model(&q, m, c, text, options, &why));
+    error = logits_error(m, &q.m, c, text);
+    quantized_model_close(&q);
+    return error;
+}
+
+/*  Fitted grids and the Hessian's rounding come closer than AWQ with clipping; so do passes. */
+static void improved_models_err_less(void **state)
+{
+    quantize_options options = options_of(32, false);
+    token_list text = { 0 };
+    double awq, rounded, descended;
+    compute c;
+    model m;
+    (void)state;
+
+    write_tiny("smollm", true, GGUF_F32);
+    fill_text(&text, 4 * WINDOW);
+    assert_done(compute_open(&c, 2, AWQ_A16, &why));
+    assert_done(model_open(&m, path, &why));
+    options.head_bits = 16;
+    awq = error_of(&m, &c, &text, &options);
+    options.improve = true;
+    options.damping = 0.01;
+    rounded = error_of(&m, &c, &text, &options);
+    options.round.passes = 3;
+    options.round.refit = 1;
+    descended = error_of(&m, &c, &text, &options);
+    assert_true(rounded < 0.9 * awq);
+    assert_true(descended < 0.9 * awq);
+    model_close(&m);
+    compute_close(&c);
+    token_list_free(&text);
+}
+
 /*  With 8 bits nearly nothing is lost, so scales that were folded wrongly would show. */
 static void folding_keeps_the_function(void **state)
 {
@@ -1334,6 +1374,7 @@ int main(void)
         cmocka_unit_test(logits_are_those_of_a_plain_forward_pass),
         cmocka_unit_test(attention_received_adds_up),
         cmocka_unit_test(saved_models_load_bit_for_bit),
+        cmocka_unit_test(improved_models_err_less),
         cmocka_unit_test(folding_keeps_the_function),
         cmocka_unit_test(a_tied_embedding_is_read_from_the_packed_head),
         cmocka_unit_test(an_untied_head_leaves_the_embedding_alone),
