@@ -30,7 +30,7 @@
 
     CONTENTS   search for the tag
         >>config >>types                        what every part uses
-        >>calibrate >>search >>fold >>clip >>quantize      find good integers
+        >>calibrate >>search >>fold >>clip >>quantize >>improve      find good integers
         >>pack >>layouts >>matmul >>kernels     store them, exchange them, run them
 
     AWQ IN ONE SCREEN   (Lin et al., "AWQ", MLSys 2024; docs/how-awq-works.md goes slowly)
@@ -44,6 +44,7 @@
           fold        put 1/s into whatever makes x: a norm, a linear           awq_fold_norm ...
           clip        shrink a group's range where that lowers the error        awq_clip_search
           quantize    round W s to integers with a scale per group              awq_quantize
+          improve     better scales, zero points and integers, if time allows   awq_fit, awq_round
           pack        bytes for a file or flash                                 awq_pack
           matmul      y = x What^T, straight from the packed bytes              awq_matmul
 
@@ -268,7 +269,7 @@ AWQDEF awq_status awq_stats_init(awq_stats *stats, size_t in_features, size_t sk
     Errors    NULL, SHAPE, DTYPE; DATA: where->row is the token (where->col = in_features: its
               weight). A batch with bad data changes nothing.
     Threads   one call at a time per stats; give each thread its own and merge, or pass a parallel.
-    Numerics  sums in double; sketch and Gram in fp32, the Gram over 32 tokens of a call at a time,
+    Numerics  sums in double; sketch and Gram in fp32, the Gram over 128 tokens of a call at a time,
               then added: its last bits depend on how tokens are cut into calls
     Source    maxima: Lin et al. 2023, sec. 3.2; sketch: Charikar, Chen, Farach-Colton 2002;
               token weights: docs/how-awq-works.md                                                */
