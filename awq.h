@@ -3187,7 +3187,7 @@ typedef struct awq__round_rows {
     const awq__rounding *task;
     size_t row, rows;
     float *w;     /* [AWQ__ROUND_ROWS][in] weights; then d H */
-    float *error; /* [AWQ__ROUND_ROWS][in] W - What / s, in the hessian's order; then in the plain */
+    float *error; /* the same: W - What / s, in the hessian's order; then in the plain one */
     float *step;  /* [AWQ__ROUND_ROWS][in, or a chunk]; what is about to be added */
 } awq__round_rows;
 
