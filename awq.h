@@ -805,6 +805,11 @@ struct awq_kernels {
     void (*squared_errors)(const float *d, size_t rows, size_t d_stride, const float *xt,
                            size_t cols, size_t xt_stride, size_t tokens,
                            const float *token_weight, double *sums);
+    /* words of AWQ_GEMM, 8 `lines` inputs of 16 `blocks` rows; NULL: bit by bit, as all layouts */
+    void (*gemm_to_rows16)(const unsigned char *gemm, size_t gemm_stride, unsigned char *rows16,
+                           size_t block_stride, size_t blocks, size_t lines);
+    void (*rows16_to_gemm)(const unsigned char *rows16, size_t block_stride, unsigned char *gemm,
+                           size_t gemm_stride, size_t blocks, size_t lines);
 };
 
 /*  What a set may need of a processor.                                                           */
@@ -3933,8 +3938,24 @@ static unsigned char *awq__word_of(const awq__field *f, size_t n, size_t k) {
     return f->data + (awq__n_at(f, n) + awq__k_at(f, k)) / 2;
 }
 
+/* The usual checkpoint, whose sizes leave nothing over: 64 inputs are runs of 512 bytes. */
+static void awq__copy_gemm(const awq_kernels *kernels, const awq__side *from, const awq__side *to,
+                           size_t n, size_t n_end) {
+    size_t k, blocks = (n_end - n) / AWQ_ROW_STEP, lines;
+    size_t from_stride = from->weights.stride / 2, to_stride = to->weights.stride / 2;
+    for (k = 0; k < from->in_features; k += 64) {
+        lines = awq__min(8, (from->in_features - k) / 8);
+        if (from->is_packed)
+            kernels->rows16_to_gemm(awq__word_of(&from->weights, n, k), from_stride,
+                                    awq__word_of(&to->weights, n, k), to_stride, blocks, lines);
+        else
+            kernels->gemm_to_rows16(awq__word_of(&from->weights, n, k), from_stride,
+                                    awq__word_of(&to->weights, n, k), to_stride, blocks, lines);
+    }
+}
+
 /* Whole tiles, then what is beside and below them. */
-static void awq__copy_words(const awq__side *from, const awq__side *to, size_t n_begin,
+static void awq__copy_tiles(const awq__side *from, const awq__side *to, size_t n_begin,
                             size_t n_end) {
     const awq__side *foreign = from->is_packed ? to : from;
     awq__tile tile;
@@ -3957,9 +3978,18 @@ static void awq__copy_words(const awq__side *from, const awq__side *to, size_t n
     awq__copy_nibbles(from, to, n_begin, n_end, k_last, from->in_features);
 }
 
+static void awq__copy_words(const awq_kernels *kernels, const awq__side *from, const awq__side *to,
+                            size_t n_begin, size_t n_end) {
+    const awq__side *foreign = from->is_packed ? to : from;
+    if (foreign->layout == awq__find_layout(AWQ_GEMM) && kernels->gemm_to_rows16)
+        awq__copy_gemm(kernels, from, to, n_begin, n_end);
+    else awq__copy_tiles(from, to, n_begin, n_end);
+}
+
 /* ---- the driver ------------------------------------------------------------------------------ */
 
 typedef struct awq__exchange {
+    const awq_kernels *kernels;
     awq__side from, to;
     awq__rows from_rows, to_rows;   /* of the AWQ_ROW_STEP rows at hand */
     int allow_rounding, mends;      /* mends: some cell changes the words of its group */
@@ -4140,7 +4170,7 @@ static void awq__mend(awq__exchange *e) {
 static awq_status awq__run_exchange(awq__exchange *e) {
     e->mends = 0;
     AWQ__TRY(awq__do_cells(e, 0));
-    awq__copy_words(&e->from, &e->to, e->n_begin, e->n_end);
+    awq__copy_words(e->kernels, &e->from, &e->to, e->n_begin, e->n_end);
     if (e->mends) awq__mend(e);
     return awq__do_cells(e, 1);
 }
@@ -4165,6 +4195,7 @@ AWQDEF awq_status awq_import(const awq_kernels *k, const awq_foreign *from, void
     AWQ__TRY(awq__check_hub(&p, from));
     AWQ__TRY(awq__check_range(row_begin, row_end, p.out_features, AWQ_ROW_STEP));
     AWQ__TRY(awq__check_group_index(from, where));
+    e.kernels = k;
     e.from = awq__foreign_side(from);
     e.to = awq__packed_side(&p, (unsigned char *)memory);
     e.allow_rounding = 0;
@@ -4208,6 +4239,7 @@ AWQDEF awq_status awq_export(const awq_kernels *k, const awq_packed *from, const
     AWQ__TRY(awq__check_foreign(to));
     AWQ__TRY(awq__check_hub(from, to));
     AWQ__TRY(awq__check_range(row_begin, row_end, from->out_features, AWQ_EXPORT_STEP));
+    e.kernels = k;
     e.from = awq__packed_side(from, (unsigned char *)from->data);
     e.to = awq__foreign_side(to);
     e.allow_rounding = allow_rounding;
@@ -4658,6 +4690,8 @@ AWQDEF awq_kernels awq_kernels_portable(void) {
     k.squared_errors = awq__squared_errors_portable;
 #endif
     k.round_errors = NULL;
+    k.gemm_to_rows16 = NULL;
+    k.rows16_to_gemm = NULL;
     return k;
 }
 
