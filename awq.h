@@ -881,6 +881,11 @@ struct awq_kernels {
     void (*squared_errors)(const float *d, size_t rows, size_t d_stride, const float *xt,
                            size_t cols, size_t xt_stride, size_t tokens,
                            const float *token_weight, double *sums);
+    /* words of AWQ_GEMM, 8 `lines` inputs of 16 `blocks` rows; NULL: bit by bit, as all layouts */
+    void (*gemm_to_rows16)(const unsigned char *gemm, size_t gemm_stride, unsigned char *rows16,
+                           size_t block_stride, size_t blocks, size_t lines);
+    void (*rows16_to_gemm)(const unsigned char *rows16, size_t block_stride, unsigned char *gemm,
+                           size_t gemm_stride, size_t blocks, size_t lines);
 };
 
 /*  What a set may need of a processor.                                                           */
@@ -4628,8 +4633,25 @@ static unsigned char *awq__word_of(const awq__field *f, size_t n, size_t k) {
     return f->data + (awq__n_at(f, n) + awq__k_at(f, k)) / 2;
 }
 
+/* The usual checkpoint, whose sizes leave nothing over. Blocks are written in runs of 512 bytes, and
+   read in runs of a page. */
+static void awq__copy_gemm(const awq_kernels *kernels, const awq__side *from, const awq__side *to,
+                           size_t n, size_t n_end) {
+    size_t k, blocks = (n_end - n) / AWQ_ROW_STEP, most = from->is_packed ? 64 : 8, lines;
+    size_t from_stride = from->weights.stride / 2, to_stride = to->weights.stride / 2;
+    for (k = 0; k < from->in_features; k += 8 * lines) {
+        lines = awq__min(most, (from->in_features - k) / 8);
+        if (from->is_packed)
+            kernels->rows16_to_gemm(awq__word_of(&from->weights, n, k), from_stride,
+                                    awq__word_of(&to->weights, n, k), to_stride, blocks, lines);
+        else
+            kernels->gemm_to_rows16(awq__word_of(&from->weights, n, k), from_stride,
+                                    awq__word_of(&to->weights, n, k), to_stride, blocks, lines);
+    }
+}
+
 /* Whole tiles, then what is beside and below them. */
-static void awq__copy_words(const awq__side *from, const awq__side *to, size_t n_begin,
+static void awq__copy_tiles(const awq__side *from, const awq__side *to, size_t n_begin,
                             size_t n_end) {
     const awq__side *foreign = from->is_packed ? to : from;
     awq__tile tile;
@@ -4652,11 +4674,27 @@ static void awq__copy_words(const awq__side *from, const awq__side *to, size_t n
     awq__copy_nibbles(from, to, n_begin, n_end, k_last, from->in_features);
 }
 
+static void awq__copy_words(const awq_kernels *kernels, const awq__side *from, const awq__side *to,
+                            size_t n_begin, size_t n_end) {
+    const awq__side *foreign = from->is_packed ? to : from;
+    if (foreign->layout == awq__find_layout(AWQ_GEMM) && kernels->gemm_to_rows16)
+        awq__copy_gemm(kernels, from, to, n_begin, n_end);
+    else awq__copy_tiles(from, to, n_begin, n_end);
+}
+
 /* ---- the driver ------------------------------------------------------------------------------ */
 
+/* The order of 16 zero points changes by exchanges of bits of their numbers. */
+typedef struct awq__order {
+    unsigned count, shift[3];
+    uint64_t mask[3];
+} awq__order;
+
 typedef struct awq__exchange {
+    const awq_kernels *kernels;
     awq__side from, to;
     awq__rows from_rows, to_rows;   /* of the AWQ_ROW_STEP rows at hand */
+    awq__order zero_order;          /* if their zero points follow one another */
     int allow_rounding, mends;      /* mends: some cell changes the words of its group */
     size_t n_begin, n_end;
     awq_where *where;
@@ -4722,6 +4760,66 @@ static void awq__write_strip(const awq__side *s, const awq__rows *rows, size_t g
             awq__set_nibble(s->zeros.data, rows->zero[l] + at, strip->zero[l] - less);
 }
 
+/* The bit of n that has this move. */
+static unsigned awq__zero_bit(const awq__rows *rows, size_t move) {
+    unsigned b = 0;
+    while (b < 3 && rows->zero[(size_t)1 << b] - rows->zero[0] != move) b++;
+    return b;
+}
+
+static void awq__find_zero_order(awq__exchange *e) {
+    awq__order *order = &e->zero_order;
+    unsigned from[4], to[4], p, at, i;
+    order->count = 0;
+    for (p = 0; p < 4; p++) {
+        from[p] = awq__zero_bit(&e->from_rows, (size_t)1 << p);
+        to[p] = awq__zero_bit(&e->to_rows, (size_t)1 << p);
+    }
+    for (p = 0; p < 3; p++) {
+        at = awq__find_bit(from, 4, to[p]);
+        if (at == p) continue;
+        order->shift[order->count] = (4u << at) - (4u << p);
+        order->mask[order->count] = 0;
+        for (i = 0; i < AWQ_ROW_STEP; i++)
+            if ((i >> p & 1) && !(i >> at & 1))
+                order->mask[order->count] |= (uint64_t)15 << 4 * i;
+        order->count++;
+        from[at] = from[p];
+    }
+}
+
+static uint64_t awq__order_zeros(const awq__order *order, uint64_t zeros) {
+    unsigned i;
+    for (i = 0; i < order->count; i++) {
+        uint64_t t = (zeros >> order->shift[i] ^ zeros) & order->mask[i];
+        zeros ^= t ^ t << order->shift[i];
+    }
+    return zeros;
+}
+
+/* The usual strip of a usual pair of layouts: the bytes of scales are copied, zero points change
+   their order. 0 if it is not one, or has a negative scale. */
+static int awq__copy_strip(const awq__exchange *e, size_t from_g, size_t to_g, int write) {
+    const unsigned char *from = e->from.scales.data +
+                                (e->from_rows.scale[0] + awq__k_at(&e->from.scales, from_g)) / 2;
+    const unsigned infinity = e->to.quant.scale_dtype == AWQ_F16 ? 0x7c00u : 0x7f80u;
+    unsigned bad = 0, l;
+    uint64_t zeros;
+    for (l = 0; l < AWQ_ROW_STEP; l++)
+        bad |= awq__load_le16(from + 2 * l) - 1u >= infinity - 1;
+    if (bad) return 0;
+    if (!write) return 1;
+    memcpy(e->to.scales.data + (e->to_rows.scale[0] + awq__k_at(&e->to.scales, to_g)) / 2, from,
+           2 * AWQ_ROW_STEP);
+    if (e->to.zero_kind == AWQ__ZERO_IS_8) return 1;
+    zeros = awq__load_le64(e->from.zeros.data +
+                           (e->from_rows.zero[0] + awq__k_at(&e->from.zeros, from_g)) / 2);
+    zeros = awq__order_zeros(&e->zero_order, zeros);
+    awq__store_le(e->to.zeros.data + (e->to_rows.zero[0] + awq__k_at(&e->to.zeros, to_g)) / 2,
+                  zeros, 8);
+    return 1;
+}
+
 /* The usual strip, whose scales need no change but that of sign: numbers are not looked at. 0 if it
    is not one. */
 static int awq__plain_strip(awq__exchange *e, size_t from_g, size_t to_g, int write) {
@@ -4773,6 +4871,15 @@ static awq_status awq__find_cell(awq__exchange *e, size_t n, size_t lane, size_t
     return status == AWQ_OK ? AWQ_OK : awq__fail(e->where, status, matrix, n + lane, begin);
 }
 
+/* Scales of 2 bytes that follow one another, and zero points that do, or none, on both sides. */
+static int awq__may_be_copied(const awq__exchange *e) {
+    const awq__rows *from = &e->from_rows, *to = &e->to_rows;
+    if (e->to.quant.scale_dtype == AWQ_F32 || !from->scales_follow || !to->scales_follow) return 0;
+    if (e->to.zero_kind == AWQ__ZERO_IS_8) return e->from.zero_kind == AWQ__ZERO_IS_8;
+    return e->from.zero_kind == AWQ__ZERO_NIBBLE && e->to.zero_kind == AWQ__ZERO_NIBBLE &&
+           !e->to.quant.symmetric && from->zeros_follow && to->zeros_follow;
+}
+
 /* Groups of `to` that lie in one of `from`, and cells that are moved bit by bit. */
 static int awq__may_be_plain(const awq__exchange *e) {
     return e->from.quant.scale_dtype == e->to.quant.scale_dtype &&
@@ -4781,16 +4888,19 @@ static int awq__may_be_plain(const awq__exchange *e) {
 }
 
 static awq_status awq__do_cells(awq__exchange *e, int write) {
-    int may_be_plain = awq__may_be_plain(e);
+    int may_be_plain = awq__may_be_plain(e), copies;
     size_t n, count, g, l;
     awq__cell cell;
     for (n = e->n_begin; n < e->n_end; n += count) {
         count = awq__min(AWQ_ROW_STEP, e->n_end - n);
         awq__find_rows(&e->from, n, count, &e->from_rows);
         awq__find_rows(&e->to, n, count, &e->to_rows);
+        copies = may_be_plain && awq__may_be_copied(e);
+        if (copies && e->to.zero_kind == AWQ__ZERO_NIBBLE) awq__find_zero_order(e);
         for (g = 0; g < e->to.groups; g++) {
-            if (may_be_plain && count == AWQ_ROW_STEP &&
-                awq__plain_strip(e, g * e->to.group_size / e->from.group_size, g, write))
+            size_t from_g = g * e->to.group_size / e->from.group_size;
+            if (copies && awq__copy_strip(e, from_g, g, write)) continue;
+            if (may_be_plain && count == AWQ_ROW_STEP && awq__plain_strip(e, from_g, g, write))
                 continue;
             for (l = 0; l < count; l++) {
                 AWQ__TRY(awq__find_cell(e, n, l, g, &cell));
@@ -4835,7 +4945,7 @@ static void awq__mend(awq__exchange *e) {
 static awq_status awq__run_exchange(awq__exchange *e) {
     e->mends = 0;
     AWQ__TRY(awq__do_cells(e, 0));
-    awq__copy_words(&e->from, &e->to, e->n_begin, e->n_end);
+    awq__copy_words(e->kernels, &e->from, &e->to, e->n_begin, e->n_end);
     if (e->mends) awq__mend(e);
     return awq__do_cells(e, 1);
 }
@@ -4860,6 +4970,7 @@ AWQDEF awq_status awq_import(const awq_kernels *k, const awq_foreign *from, void
     AWQ__TRY(awq__check_hub(&p, from));
     AWQ__TRY(awq__check_range(row_begin, row_end, p.out_features, AWQ_ROW_STEP));
     AWQ__TRY(awq__check_group_index(from, where));
+    e.kernels = k;
     e.from = awq__foreign_side(from);
     e.to = awq__packed_side(&p, (unsigned char *)memory);
     e.allow_rounding = 0;
@@ -4903,6 +5014,7 @@ AWQDEF awq_status awq_export(const awq_kernels *k, const awq_packed *from, const
     AWQ__TRY(awq__check_foreign(to));
     AWQ__TRY(awq__check_hub(from, to));
     AWQ__TRY(awq__check_range(row_begin, row_end, from->out_features, AWQ_EXPORT_STEP));
+    e.kernels = k;
     e.from = awq__packed_side(from, (unsigned char *)from->data);
     e.to = awq__foreign_side(to);
     e.allow_rounding = allow_rounding;
@@ -5353,6 +5465,8 @@ AWQDEF awq_kernels awq_kernels_portable(void) {
     k.squared_errors = awq__squared_errors_portable;
 #endif
     k.round_errors = NULL;
+    k.gemm_to_rows16 = NULL;
+    k.rows16_to_gemm = NULL;
     return k;
 }
 

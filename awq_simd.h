@@ -1843,6 +1843,252 @@ AWQ__AVX512 static void awq__squared_errors_avx512(const float *d, size_t rows, 
 
 #endif /* AWQ_INFERENCE_ONLY */
 
+/* =================================================================================================
+   >>simd-layouts   gemm's words on x86: 8 inputs x 16 rows are a line of a packed block
+
+   Bits of numbers, highest first: word c of gemm holds rows 8 c + n as nibbles (n0 n2 n1); word
+   (c0 n2 n1 n0) of line c / 2 holds inputs k as nibbles (k1 k0 k2).
+   ============================================================================================== */
+
+#ifndef AWQ_INFERENCE_ONLY
+
+#define AWQ__PANEL_AHEAD 128 /* bytes of a row of gemm fetched ahead */
+
+/* For vectors of 256 or 512 bits. Between x[k], dwords c and bytes (n0 n2) in them, and
+   x[n1 c1 c0], lanes of 128 bits as they were and bytes (n0 n2 k1 k0) in them. */
+#define AWQ__GEMM_BYTES(isa, target, bits)                                                         \
+    AWQ__INLINE target void awq__swap_nibbles_##isa(__m##bits##i x[8]) {                           \
+        const __m##bits##i low = _mm##bits##_set1_epi8(15);                                        \
+        size_t i;                                                                                  \
+        AWQ__UNROLL for (i = 0; i < 4; i++) { /* n1 and k2 */                                      \
+            __m##bits##i t = _mm##bits##_xor_si##bits(_mm##bits##_srli_epi16(x[i], 4), x[i + 4]);  \
+            t = _mm##bits##_and_si##bits(t, low);                                                  \
+            x[i + 4] = _mm##bits##_xor_si##bits(x[i + 4], t);                                      \
+            x[i] = _mm##bits##_xor_si##bits(x[i], _mm##bits##_slli_epi16(t, 4));                   \
+        }                                                                                          \
+    }                                                                                              \
+    AWQ__INLINE target void awq__gather_inputs_##isa(__m##bits##i x[8]) {                          \
+        size_t i;                                                                                  \
+        awq__swap_nibbles_##isa(x);                                                                \
+        AWQ__UNROLL for (i = 0; i < 8; i += 4) { /* k0 and c1, then k1 and c0 */                   \
+            __m##bits##i a = _mm##bits##_unpacklo_epi8(x[i], x[i + 1]);                            \
+            __m##bits##i b = _mm##bits##_unpackhi_epi8(x[i], x[i + 1]);                            \
+            __m##bits##i c = _mm##bits##_unpacklo_epi8(x[i + 2], x[i + 3]);                        \
+            __m##bits##i d = _mm##bits##_unpackhi_epi8(x[i + 2], x[i + 3]);                        \
+            x[i] = _mm##bits##_unpacklo_epi16(a, c);                                               \
+            x[i + 1] = _mm##bits##_unpackhi_epi16(a, c);                                           \
+            x[i + 2] = _mm##bits##_unpacklo_epi16(b, d);                                           \
+            x[i + 3] = _mm##bits##_unpackhi_epi16(b, d);                                           \
+        }                                                                                          \
+    }                                                                                              \
+    AWQ__INLINE target __m##bits##i awq__shuffle_##isa(__m##bits##i a, __m##bits##i b, int odd) {  \
+        __m##bits p = _mm##bits##_castsi##bits##_ps(a), q = _mm##bits##_castsi##bits##_ps(b);      \
+        return _mm##bits##_castps_si##bits(odd ? _mm##bits##_shuffle_ps(p, q, 0xdd)                \
+                                               : _mm##bits##_shuffle_ps(p, q, 0x88));              \
+    }                                                                                              \
+    AWQ__INLINE target void awq__scatter_inputs_##isa(__m##bits##i x[8], __m##bits##i order) {     \
+        size_t i;                                                                                  \
+        AWQ__UNROLL for (i = 0; i < 8; i++) x[i] = _mm##bits##_shuffle_epi8(x[i], order);          \
+        AWQ__UNROLL for (i = 0; i < 8; i += 4) { /* k1 and c0, then k0 and c1 */                   \
+            __m##bits##i a = _mm##bits##_unpacklo_epi64(x[i], x[i + 1]);                           \
+            __m##bits##i b = _mm##bits##_unpackhi_epi64(x[i], x[i + 1]);                           \
+            __m##bits##i c = _mm##bits##_unpacklo_epi64(x[i + 2], x[i + 3]);                       \
+            __m##bits##i d = _mm##bits##_unpackhi_epi64(x[i + 2], x[i + 3]);                       \
+            x[i] = awq__shuffle_##isa(a, c, 0);                                                    \
+            x[i + 1] = awq__shuffle_##isa(a, c, 1);                                                \
+            x[i + 2] = awq__shuffle_##isa(b, d, 0);                                                \
+            x[i + 3] = awq__shuffle_##isa(b, d, 1);                                                \
+        }                                                                                          \
+        awq__swap_nibbles_##isa(x);                                                                \
+    }
+
+AWQ__GEMM_BYTES(avx2, AWQ__AVX2, 256)
+AWQ__GEMM_BYTES(avx512, AWQ__AVX512, 512)
+#undef AWQ__GEMM_BYTES
+
+/* (k1 k0 n0 n2) from (n0 n2 k1 k0). */
+AWQ__INLINE AWQ__AVX2 __m128i awq__inputs_first(void) {
+    return _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+}
+
+/* Words that are not read again soon bypass the caches: whole lines, one after another. */
+AWQ__INLINE AWQ__AVX2 void awq__put_avx2(unsigned char *to, int stream, __m256i v) {
+    if (stream) _mm256_stream_si256((__m256i *)(void *)to, v);
+    else _mm256_storeu_si256((__m256i *)(void *)to, v);
+}
+AWQ__INLINE AWQ__AVX512 void awq__put_avx512(unsigned char *to, int stream, __m512i v) {
+    if (stream) _mm512_stream_si512((__m512i *)(void *)to, v);
+    else _mm512_storeu_si512(to, v);
+}
+
+/* Tiles of 8 inputs and 8 blocks or less; with 256 bits, both halves of one. */
+/* The words of gemm of so many blocks. */
+AWQ__INLINE AWQ__AVX2 __m256i awq__words_avx2(size_t blocks) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)blocks * 2),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+AWQ__INLINE AWQ__AVX2 void awq__import_half_avx2(const unsigned char *gemm, size_t gemm_stride,
+                                                 unsigned char *rows16, size_t block_stride,
+                                                 size_t blocks, int stream) {
+    const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7); /* (n2 n1 n0) of (n1 n0 n2) */
+    const __m256i lanes = awq__words_avx2(blocks);
+    __m256i x[8];
+    size_t i;
+    AWQ__UNROLL for (i = 0; i < 8; i++) {
+        const unsigned char *from = gemm + i * gemm_stride;
+        x[i] = _mm256_maskload_epi32((const int *)(const void *)from, lanes);
+        _mm_prefetch((const char *)from + AWQ__PANEL_AHEAD, _MM_HINT_T0);
+    }
+    awq__gather_inputs_avx2(x);
+    AWQ__UNROLL for (i = 0; i < 8; i++) { /* c */
+        unsigned char *to = rows16 + i / 2 * block_stride + i % 2 * 32;
+        __m256i a = x[i % 4], b = x[i % 4 + 4];
+        a = i < 4 ? _mm256_permute2x128_si256(a, b, 0x20) : _mm256_permute2x128_si256(a, b, 0x31);
+        if (i / 2 < blocks) awq__put_avx2(to, stream, _mm256_permutevar8x32_epi32(a, order));
+    }
+}
+
+AWQ__INLINE AWQ__AVX2 void awq__export_half_avx2(const unsigned char *rows16, size_t block_stride,
+                                                 size_t blocks, __m256i x[8]) {
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* (n1 n0 n2) of (n2 n1 n0) */
+    __m256i c[8];
+    size_t i;
+    AWQ__UNROLL for (i = 0; i < 8; i++) {
+        const unsigned char *from = rows16 + i / 2 * block_stride + i % 2 * 32;
+        c[i] = _mm256_setzero_si256();
+        if (i / 2 < blocks)
+            c[i] = _mm256_permutevar8x32_epi32(
+                _mm256_loadu_si256((const __m256i *)(const void *)from), order);
+    }
+    AWQ__UNROLL for (i = 0; i < 4; i++) {
+        x[i] = _mm256_permute2x128_si256(c[i], c[i + 4], 0x20);
+        x[i + 4] = _mm256_permute2x128_si256(c[i], c[i + 4], 0x31);
+    }
+    awq__scatter_inputs_avx2(x, _mm256_broadcastsi128_si256(awq__inputs_first()));
+}
+
+AWQ__INLINE AWQ__AVX2 void awq__import_tile_avx2(const unsigned char *gemm, size_t gemm_stride,
+                                                 unsigned char *rows16, size_t block_stride,
+                                                 size_t blocks, int stream) {
+    awq__import_half_avx2(gemm, gemm_stride, rows16, block_stride, awq__min(blocks, 4), stream);
+    if (blocks > 4)
+        awq__import_half_avx2(gemm + 32, gemm_stride, rows16 + 4 * block_stride, block_stride,
+                              blocks - 4, stream);
+}
+
+AWQ__INLINE AWQ__AVX2 void awq__export_tile_avx2(const unsigned char *rows16, size_t block_stride,
+                                                 unsigned char *gemm, size_t gemm_stride,
+                                                 size_t blocks, int stream) {
+    __m256i x[8], y[8];
+    size_t i;
+    awq__export_half_avx2(rows16, block_stride, awq__min(blocks, 4), x);
+    if (blocks > 4)
+        awq__export_half_avx2(rows16 + 4 * block_stride, block_stride, blocks - 4, y);
+    for (i = 0; i < 8; i++) {
+        unsigned char *to = gemm + i * gemm_stride;
+        if (blocks < 4) _mm256_maskstore_epi32((int *)(void *)to, awq__words_avx2(blocks), x[i]);
+        else awq__put_avx2(to, stream, x[i]);
+        if (blocks == 8) awq__put_avx2(to + 32, stream, y[i]);
+        else if (blocks > 4)
+            _mm256_maskstore_epi32((int *)(void *)(to + 32), awq__words_avx2(blocks - 4), y[i]);
+    }
+}
+
+AWQ__INLINE AWQ__AVX512 void awq__import_tile_avx512(const unsigned char *gemm, size_t gemm_stride,
+                                                     unsigned char *rows16, size_t block_stride,
+                                                     size_t blocks, int stream) {
+    /* (c3 n2 n1 n0) of (n1) and (c3 c2 n0 n2), for c2 = 0; + 4: 1 */
+    const __m512i order =
+        _mm512_setr_epi32(0, 2, 16, 18, 1, 3, 17, 19, 8, 10, 24, 26, 9, 11, 25, 27);
+    const __m512i second = _mm512_add_epi32(order, _mm512_set1_epi32(4));
+    const __mmask16 lanes = (__mmask16)((1u << 2 * blocks) - 1);
+    __m512i x[8];
+    size_t i;
+    AWQ__UNROLL for (i = 0; i < 8; i++) {
+        const unsigned char *from = gemm + i * gemm_stride;
+        x[i] = _mm512_maskz_loadu_epi32(lanes, from);
+        _mm_prefetch((const char *)from + AWQ__PANEL_AHEAD, _MM_HINT_T0);
+    }
+    awq__gather_inputs_avx512(x);
+    AWQ__UNROLL for (i = 0; i < 8; i++) { /* c3 c2 c1 */
+        size_t c1 = i % 2 * 2;
+        __m512i a = _mm512_permutex2var_epi32(x[c1], i & 2 ? second : order, x[c1 + 4]);
+        __m512i b = _mm512_permutex2var_epi32(x[c1 + 1], i & 2 ? second : order, x[c1 + 5]);
+        a = i < 4 ? _mm512_inserti64x4(a, _mm512_castsi512_si256(b), 1)
+                  : _mm512_shuffle_i64x2(a, b, 0xee);
+        if (i < blocks) awq__put_avx512(rows16 + i * block_stride, stream, a);
+    }
+}
+
+AWQ__INLINE AWQ__AVX512 void awq__export_tile_avx512(const unsigned char *rows16, size_t block_stride,
+                                                     unsigned char *gemm, size_t gemm_stride,
+                                                     size_t blocks, int stream) {
+    /* (c3 c2 n0 n2) of (c2) and (c3 n2 n1 n0), for n1 = 0; + 2: 1 */
+    const __m512i order =
+        _mm512_setr_epi32(0, 4, 1, 5, 16, 20, 17, 21, 8, 12, 9, 13, 24, 28, 25, 29);
+    const __m512i second = _mm512_add_epi32(order, _mm512_set1_epi32(2));
+    const __mmask16 lanes = (__mmask16)((1u << 2 * blocks) - 1);
+    __m512i v[8], x[8];
+    size_t i;
+    AWQ__UNROLL for (i = 0; i < 8; i++)
+        v[i] = i < blocks ? _mm512_loadu_si512(rows16 + i * block_stride) : _mm512_setzero_si512();
+    AWQ__UNROLL for (i = 0; i < 4; i++) { /* c1 c0 */
+        __m512i a = v[i / 2], b = v[i / 2 + 2], c = v[i / 2 + 4], d = v[i / 2 + 6];
+        a = i % 2 ? _mm512_shuffle_i64x2(a, c, 0xee)
+                  : _mm512_inserti64x4(a, _mm512_castsi512_si256(c), 1);
+        b = i % 2 ? _mm512_shuffle_i64x2(b, d, 0xee)
+                  : _mm512_inserti64x4(b, _mm512_castsi512_si256(d), 1);
+        x[i] = _mm512_permutex2var_epi32(a, order, b);
+        x[i + 4] = _mm512_permutex2var_epi32(a, second, b);
+    }
+    awq__scatter_inputs_avx512(x, _mm512_broadcast_i32x4(awq__inputs_first()));
+    AWQ__UNROLL for (i = 0; i < 8; i++) {
+        unsigned char *to = gemm + i * gemm_stride;
+        if (blocks == 8) awq__put_avx512(to, stream, x[i]);
+        else _mm512_mask_storeu_epi32(to, lanes, x[i]);
+    }
+}
+
+/* Whole lines of both sides: 8 blocks, along the inputs. */
+#define AWQ__GEMM_WALK(tile, from, from_stride, from_block, from_line, to, to_stride, to_block,    \
+                       to_line)                                                                    \
+    do {                                                                                           \
+        size_t b, i;                                                                               \
+        int stream = ((uintptr_t)to | to_stride) % 64 == 0;                                        \
+        for (b = 0; b < blocks; b += 8)                                                            \
+            for (i = 0; i < lines; i++) {                                                          \
+                const unsigned char *p = from + b * from_block + i * from_line;                    \
+                unsigned char *q = to + b * to_block + i * to_line;                                \
+                if (blocks - b < 8) tile(p, from_stride, q, to_stride, blocks - b, 0);             \
+                else if (stream) tile(p, from_stride, q, to_stride, 8, 1);                         \
+                else tile(p, from_stride, q, to_stride, 8, 0);                                     \
+            }                                                                                      \
+        _mm_sfence();                                                                              \
+    } while (0)
+
+#define AWQ__GEMM_HOOKS(isa, target)                                                               \
+    target static void awq__gemm_to_rows16_##isa(const unsigned char *gemm, size_t gemm_stride,    \
+                                                 unsigned char *rows16, size_t block_stride,       \
+                                                 size_t blocks, size_t lines) {                    \
+        AWQ__GEMM_WALK(awq__import_tile_##isa, gemm, gemm_stride, 8, 8 * gemm_stride, rows16,      \
+                       block_stride, block_stride, 64);                                            \
+    }                                                                                              \
+    target static void awq__rows16_to_gemm_##isa(const unsigned char *rows16, size_t block_stride, \
+                                                 unsigned char *gemm, size_t gemm_stride,          \
+                                                 size_t blocks, size_t lines) {                    \
+        AWQ__GEMM_WALK(awq__export_tile_##isa, rows16, block_stride, block_stride, 64, gemm,       \
+                       gemm_stride, 8, 8 * gemm_stride);                                           \
+    }
+
+AWQ__GEMM_HOOKS(avx2, AWQ__AVX2)
+AWQ__GEMM_HOOKS(avx512, AWQ__AVX512)
+#undef AWQ__GEMM_HOOKS
+#undef AWQ__GEMM_WALK
+#undef AWQ__PANEL_AHEAD
+
+#endif /* AWQ_INFERENCE_ONLY */
+
 /* The hot loops of everything but the product. */
 static void awq__quantize_avx2(awq_kernels *k) {
 #ifdef AWQ_INFERENCE_ONLY
@@ -1854,6 +2100,8 @@ static void awq__quantize_avx2(awq_kernels *k) {
     k->round_errors = awq__round_errors_avx2;
     k->add_products = awq__add_products_avx2;
     k->squared_errors = awq__squared_errors_avx2;
+    k->gemm_to_rows16 = awq__gemm_to_rows16_avx2;
+    k->rows16_to_gemm = awq__rows16_to_gemm_avx2;
 #endif
 }
 
@@ -1866,6 +2114,8 @@ static void awq__quantize_avx512(awq_kernels *k) {
     k->round_errors = awq__round_errors_avx512;
     k->add_products = awq__add_products_avx512;
     k->squared_errors = awq__squared_errors_avx512;
+    k->gemm_to_rows16 = awq__gemm_to_rows16_avx512;
+    k->rows16_to_gemm = awq__rows16_to_gemm_avx512;
 #endif
 }
 
