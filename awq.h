@@ -3648,6 +3648,7 @@ static void awq__write_cell(const awq__side *s, const awq__rows *rows, size_t la
 
 #define AWQ__WORDS       128 /* words: 1024 nibbles, ten bits of n and k */
 #define AWQ__PLACES (AWQ__WORDS / 4)
+#define AWQ__RUN 512 /* inputs of a block: a page of packed words */
 
 /* How a tile's words stand on one side, in bytes: 4 lanes from each of 32 places. */
 typedef struct awq__places {
@@ -3942,7 +3943,7 @@ static unsigned char *awq__word_of(const awq__field *f, size_t n, size_t k) {
    read in runs of a page. */
 static void awq__copy_gemm(const awq_kernels *kernels, const awq__side *from, const awq__side *to,
                            size_t n, size_t n_end) {
-    size_t k, blocks = (n_end - n) / AWQ_ROW_STEP, most = from->is_packed ? 64 : 8, lines;
+    size_t k, blocks = (n_end - n) / AWQ_ROW_STEP, most = from->is_packed ? AWQ__RUN / 8 : 8, lines;
     size_t from_stride = from->weights.stride / 2, to_stride = to->weights.stride / 2;
     for (k = 0; k < from->in_features; k += 8 * lines) {
         lines = awq__min(most, (from->in_features - k) / 8);
@@ -3960,20 +3961,21 @@ static void awq__copy_tiles(const awq__side *from, const awq__side *to, size_t n
                             size_t n_end) {
     const awq__side *foreign = from->is_packed ? to : from;
     awq__tile tile;
-    size_t n_size, k_size, n_first, n_last, k_last, n, k;
+    size_t n_size, k_size, n_first, n_last, k_last, begin, n, k;
     awq__plan_tile(&tile, &from->weights, &to->weights, foreign->layout->lane);
     n_size = (size_t)1 << tile.n_bits;
     k_size = (size_t)1 << tile.k_bits;
     n_first = awq__min(awq__align(n_begin, n_size), n_end);
     n_last = n_first + (n_end - n_first) / n_size * n_size;
     k_last = from->in_features / k_size * k_size;
-    for (k = 0; k < k_last; k += k_size)
-        for (n = n_first; n < n_last; n += n_size) {
-            const unsigned char *source = awq__word_of(&from->weights, n, k);
-            unsigned char *target = awq__word_of(&to->weights, n, k);
-            if (tile.transposes) awq__transpose_tile(&tile, from->is_packed, source, target);
-            else awq__copy_tile(&tile, source, target);
-        }
+    for (begin = 0; begin < k_last; begin += AWQ__RUN)
+        for (n = n_first; n < n_last; n += n_size)
+            for (k = begin; k < awq__min(begin + AWQ__RUN, k_last); k += k_size) {
+                const unsigned char *source = awq__word_of(&from->weights, n, k);
+                unsigned char *target = awq__word_of(&to->weights, n, k);
+                if (tile.transposes) awq__transpose_tile(&tile, from->is_packed, source, target);
+                else awq__copy_tile(&tile, source, target);
+            }
     awq__copy_nibbles(from, to, n_begin, n_first, 0, k_last);
     awq__copy_nibbles(from, to, n_last, n_end, 0, k_last);
     awq__copy_nibbles(from, to, n_begin, n_end, k_last, from->in_features);
@@ -4800,32 +4802,7 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__NO_MAP
 #undef AWQ__PLACES
 #undef AWQ__ROW
-#undef AWQ__STEP
-#undef AWQ__WORDS
-#undef AWQ__F16_BF16
-#undef AWQ__F16_F32
-#undef AWQ__F16_ONLY
-#undef AWQ__NO_MAP
-#undef AWQ__PLACES
-#undef AWQ__ROW
-#undef AWQ__STEP
-#undef AWQ__WORDS
-#undef AWQ__F16_BF16
-#undef AWQ__F16_F32
-#undef AWQ__F16_ONLY
-#undef AWQ__NO_MAP
-#undef AWQ__PLACES
-#undef AWQ__ROW
-#undef AWQ__STEP
-#undef AWQ__SWAP
-#undef AWQ__TRANSPOSE
-#undef AWQ__WORDS
-#undef AWQ__F16_BF16
-#undef AWQ__F16_F32
-#undef AWQ__F16_ONLY
-#undef AWQ__NO_MAP
-#undef AWQ__PLACES
-#undef AWQ__ROW
+#undef AWQ__RUN
 #undef AWQ__STEP
 #undef AWQ__SWAP
 #undef AWQ__TRANSPOSE
