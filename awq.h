@@ -3939,7 +3939,7 @@ static unsigned char *awq__word_of(const awq__field *f, size_t n, size_t k) {
     return f->data + (awq__n_at(f, n) + awq__k_at(f, k)) / 2;
 }
 
-/* The usual checkpoint, whose sizes leave nothing over. Blocks are written in runs of 512 bytes, and
+/* The usual checkpoint, whose sizes leave nothing over. Blocks are written in runs of 512 bytes,
    read in runs of a page. */
 static void awq__copy_gemm(const awq_kernels *kernels, const awq__side *from, const awq__side *to,
                            size_t n, size_t n_end) {
@@ -4104,16 +4104,22 @@ static uint64_t awq__order_zeros(const awq__order *order, uint64_t zeros) {
     return zeros;
 }
 
+/* Not 0 if some of 4 scales is negative, 0, infinite or NaN, by the highest of 16 bits of sums. */
+static uint64_t awq__unusual_scales(uint64_t scales, awq_dtype dtype) {
+    const uint64_t each = 0x0001000100010001u, sign = each * 0x8000u, size = scales & ~sign;
+    const uint64_t beyond = each * (dtype == AWQ_F16 ? 0x8000u - 0x7c00u : 0x8000u - 0x7f80u);
+    return (scales | (size + beyond) | (sign - size)) & sign;
+}
+
 /* The usual strip of a usual pair of layouts: the bytes of scales are copied, zero points change
    their order. 0 if it is not one, or has a negative scale. */
 static int awq__copy_strip(const awq__exchange *e, size_t from_g, size_t to_g, int write) {
     const unsigned char *from = e->from.scales.data +
                                 (e->from_rows.scale[0] + awq__k_at(&e->from.scales, from_g)) / 2;
-    const unsigned infinity = e->to.quant.scale_dtype == AWQ_F16 ? 0x7c00u : 0x7f80u;
-    unsigned bad = 0, l;
-    uint64_t zeros;
-    for (l = 0; l < AWQ_ROW_STEP; l++)
-        bad |= awq__load_le16(from + 2 * l) - 1u >= infinity - 1;
+    uint64_t bad = 0, zeros;
+    size_t l;
+    for (l = 0; l < 2 * AWQ_ROW_STEP; l += 8)
+        bad |= awq__unusual_scales(awq__load_le64(from + l), e->to.quant.scale_dtype);
     if (bad) return 0;
     if (!write) return 1;
     memcpy(e->to.scales.data + (e->to_rows.scale[0] + awq__k_at(&e->to.scales, to_g)) / 2, from,
