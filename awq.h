@@ -4343,6 +4343,7 @@ static void awq__write_cell(const awq__side *s, const awq__rows *rows, size_t la
 
 #define AWQ__WORDS       128 /* words: 1024 nibbles, ten bits of n and k */
 #define AWQ__PLACES (AWQ__WORDS / 4)
+#define AWQ__RUN 512 /* inputs of a block: a page of packed words */
 
 /* How a tile's words stand on one side, in bytes: 4 lanes from each of 32 places. */
 typedef struct awq__places {
@@ -4633,11 +4634,11 @@ static unsigned char *awq__word_of(const awq__field *f, size_t n, size_t k) {
     return f->data + (awq__n_at(f, n) + awq__k_at(f, k)) / 2;
 }
 
-/* The usual checkpoint, whose sizes leave nothing over. Blocks are written in runs of 512 bytes, and
+/* The usual checkpoint, whose sizes leave nothing over. Blocks are written in runs of 512 bytes,
    read in runs of a page. */
 static void awq__copy_gemm(const awq_kernels *kernels, const awq__side *from, const awq__side *to,
                            size_t n, size_t n_end) {
-    size_t k, blocks = (n_end - n) / AWQ_ROW_STEP, most = from->is_packed ? 64 : 8, lines;
+    size_t k, blocks = (n_end - n) / AWQ_ROW_STEP, most = from->is_packed ? AWQ__RUN / 8 : 8, lines;
     size_t from_stride = from->weights.stride / 2, to_stride = to->weights.stride / 2;
     for (k = 0; k < from->in_features; k += 8 * lines) {
         lines = awq__min(most, (from->in_features - k) / 8);
@@ -4655,20 +4656,21 @@ static void awq__copy_tiles(const awq__side *from, const awq__side *to, size_t n
                             size_t n_end) {
     const awq__side *foreign = from->is_packed ? to : from;
     awq__tile tile;
-    size_t n_size, k_size, n_first, n_last, k_last, n, k;
+    size_t n_size, k_size, n_first, n_last, k_last, begin, n, k;
     awq__plan_tile(&tile, &from->weights, &to->weights, foreign->layout->lane);
     n_size = (size_t)1 << tile.n_bits;
     k_size = (size_t)1 << tile.k_bits;
     n_first = awq__min(awq__align(n_begin, n_size), n_end);
     n_last = n_first + (n_end - n_first) / n_size * n_size;
     k_last = from->in_features / k_size * k_size;
-    for (k = 0; k < k_last; k += k_size)
-        for (n = n_first; n < n_last; n += n_size) {
-            const unsigned char *source = awq__word_of(&from->weights, n, k);
-            unsigned char *target = awq__word_of(&to->weights, n, k);
-            if (tile.transposes) awq__transpose_tile(&tile, from->is_packed, source, target);
-            else awq__copy_tile(&tile, source, target);
-        }
+    for (begin = 0; begin < k_last; begin += AWQ__RUN)
+        for (n = n_first; n < n_last; n += n_size)
+            for (k = begin; k < awq__min(begin + AWQ__RUN, k_last); k += k_size) {
+                const unsigned char *source = awq__word_of(&from->weights, n, k);
+                unsigned char *target = awq__word_of(&to->weights, n, k);
+                if (tile.transposes) awq__transpose_tile(&tile, from->is_packed, source, target);
+                else awq__copy_tile(&tile, source, target);
+            }
     awq__copy_nibbles(from, to, n_begin, n_first, 0, k_last);
     awq__copy_nibbles(from, to, n_last, n_end, 0, k_last);
     awq__copy_nibbles(from, to, n_begin, n_end, k_last, from->in_features);
@@ -4797,16 +4799,22 @@ static uint64_t awq__order_zeros(const awq__order *order, uint64_t zeros) {
     return zeros;
 }
 
+/* Not 0 if some of 4 scales is negative, 0, infinite or NaN, by the highest of 16 bits of sums. */
+static uint64_t awq__unusual_scales(uint64_t scales, awq_dtype dtype) {
+    const uint64_t each = 0x0001000100010001u, sign = each * 0x8000u, size = scales & ~sign;
+    const uint64_t beyond = each * (dtype == AWQ_F16 ? 0x8000u - 0x7c00u : 0x8000u - 0x7f80u);
+    return (scales | (size + beyond) | (sign - size)) & sign;
+}
+
 /* The usual strip of a usual pair of layouts: the bytes of scales are copied, zero points change
    their order. 0 if it is not one, or has a negative scale. */
 static int awq__copy_strip(const awq__exchange *e, size_t from_g, size_t to_g, int write) {
     const unsigned char *from = e->from.scales.data +
                                 (e->from_rows.scale[0] + awq__k_at(&e->from.scales, from_g)) / 2;
-    const unsigned infinity = e->to.quant.scale_dtype == AWQ_F16 ? 0x7c00u : 0x7f80u;
-    unsigned bad = 0, l;
-    uint64_t zeros;
-    for (l = 0; l < AWQ_ROW_STEP; l++)
-        bad |= awq__load_le16(from + 2 * l) - 1u >= infinity - 1;
+    uint64_t bad = 0, zeros;
+    size_t l;
+    for (l = 0; l < 2 * AWQ_ROW_STEP; l += 8)
+        bad |= awq__unusual_scales(awq__load_le64(from + l), e->to.quant.scale_dtype);
     if (bad) return 0;
     if (!write) return 1;
     memcpy(e->to.scales.data + (e->to_rows.scale[0] + awq__k_at(&e->to.scales, to_g)) / 2, from,
@@ -5495,32 +5503,7 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__NO_MAP
 #undef AWQ__PLACES
 #undef AWQ__ROW
-#undef AWQ__STEP
-#undef AWQ__WORDS
-#undef AWQ__F16_BF16
-#undef AWQ__F16_F32
-#undef AWQ__F16_ONLY
-#undef AWQ__NO_MAP
-#undef AWQ__PLACES
-#undef AWQ__ROW
-#undef AWQ__STEP
-#undef AWQ__WORDS
-#undef AWQ__F16_BF16
-#undef AWQ__F16_F32
-#undef AWQ__F16_ONLY
-#undef AWQ__NO_MAP
-#undef AWQ__PLACES
-#undef AWQ__ROW
-#undef AWQ__STEP
-#undef AWQ__SWAP
-#undef AWQ__TRANSPOSE
-#undef AWQ__WORDS
-#undef AWQ__F16_BF16
-#undef AWQ__F16_F32
-#undef AWQ__F16_ONLY
-#undef AWQ__NO_MAP
-#undef AWQ__PLACES
-#undef AWQ__ROW
+#undef AWQ__RUN
 #undef AWQ__STEP
 #undef AWQ__SWAP
 #undef AWQ__TRANSPOSE

@@ -1,7 +1,7 @@
 /*  bench.c - how fast awq.h is, beside how exact it is and what limits it. Names of the lines:
 
         matmul/<library>/<kernel>/<a8|a16|f32>/<out>x<in>/g<group>/tokens:<n>/threads:<n>
-        prepare/... stats/... search/... quantize_pack/...            limit/<what>/threads:<n>
+        prepare/... stats/... search/... quantize_pack/... convert/...  limit/<what>/threads:<n>
 
     What is timed is prepare and matmul together, from fp32 activations to fp32 outputs, on random
     normal data. GOP/s counts a multiplication and an addition as two; GB/s is of the weights.    */
@@ -73,5 +73,6 @@ int main(int argc, char **argv)
     for (i = 0; i < count; i++) add_small_matmuls(&kernels[i]);
     for (i = 0; i < count; i++) add_prepares(&kernels[i]);
     for (i = 0; i < count; i++) add_quantizers(&kernels[i], i == 0);
+    add_layouts(&kernels[0]);
     return bench_main(argc, argv);
 }

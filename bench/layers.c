@@ -169,10 +169,16 @@ static unsigned char *pages_of(size_t size)
     return pages;
 }
 
+static const void *held; /* the master whose copies the buffer has */
+
+void rotation_forget(const void *master)
+{
+    if (held == master) held = NULL;
+}
+
 rotation rotation_of(const void *master, size_t size)
 {
     static unsigned char *pages;
-    static const void *held;
     size_t stride = (size + 63) / 64 * 64, room = rotation_size(), i;
     rotation r = { NULL, stride, 1, 0 };
 

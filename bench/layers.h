@@ -43,6 +43,7 @@ typedef struct rotation {
 size_t rotation_size(void);             /* of the buffer                                          */
 const char *rotation_pages(void);
 rotation rotation_of(const void *master, size_t size);
+void rotation_forget(const void *master);       /* before it is freed                             */
 rotation rotation_in_place(const void *bytes, size_t size);     /* no copies: stays in a cache    */
 const unsigned char *rotation_next(rotation *r);
 

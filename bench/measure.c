@@ -230,6 +230,23 @@ measurement measure(pool *p, work *w, work *other)
     return m;
 }
 
+measurement measure_beside(pool *p, work *w, work *other)
+{
+    meter meters[2];
+    double of_other[ROUNDS_MOST];
+    size_t rounds, i;
+    measurement m = { 0, (double)NAN, (double)NAN };
+
+    meters[0].rate = meters[1].rate = call_rate;
+    meters[0].what = w;
+    meters[1].what = other;
+    rounds = run_rounds(p, meters, COUNT(meters));
+    for (i = 0; i < rounds; i++) of_other[i] = meters[0].samples[i] / meters[1].samples[i];
+    m.seconds = 1 / meter_median(&meters[0], rounds);
+    m.of_other = median(of_other, rounds);
+    return m;
+}
+
 void report_product(bench_state *state, const work *w, const measurement *m)
 {
     bench_time(state, m->seconds);

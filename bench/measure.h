@@ -26,6 +26,8 @@ typedef struct measurement {
 
 /*  `other` is measured alternately too; NULL: none.                                              */
 measurement measure(pool *p, work *w, work *other);
+/*  Nothing but these two: of_limit is NAN.                                                       */
+measurement measure_beside(pool *p, work *w, work *other);
 /*  Time and the columns that all products have.                                                  */
 void report_product(bench_state *state, const work *w, const measurement *m);
 

@@ -49,7 +49,7 @@ def measure(options):
         for shape in SHAPES if turn == 0 else [SQUARE]:
             measure_shape(options, turn, shape)
     small_shapes = "|".join(SMALL)
-    bench(options, "0-rest", f"^(prepare|stats|search|quantize_pack)/|/({small_shapes}|240x4096)/")
+    bench(options, "0-rest", f"^(prepare|stats|search|quantize_pack|convert)/|/({small_shapes}|240x4096)/")
     if options.peers:
         peers(options, "0-search", "^search/")
 
@@ -261,9 +261,11 @@ def small(results):
 def before(results):
     rows = []
     for name in results.names():
-        if re.match(r"(search|quantize_pack|stats)/", name):
-            rows.append([name, f"{number(results.median(name, 'real_time') / 1000)} ms"])
-    return table(["line", "time"], rows)
+        if re.match(r"(search|quantize_pack|stats|convert)/", name):
+            copy = results.median(name, "of_copy") if name.startswith("convert/") else None
+            rows.append([name, f"{number(results.median(name, 'real_time') / 1000)} ms",
+                         share(copy)])
+    return table(["line", "time", "speed of a copy"], rows)
 
 
 def slower(results):

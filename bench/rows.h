@@ -15,6 +15,7 @@ void add_matmuls(const awq_kernels *k, size_t shape_begin, size_t shape_end);
 void add_small_matmuls(const awq_kernels *k);
 void add_prepares(const awq_kernels *k);
 void add_quantizers(const awq_kernels *k, int is_best);
+void add_layouts(const awq_kernels *k);
 void add_openblas(size_t shape_begin, size_t shape_end);
 
 #endif
