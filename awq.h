@@ -4092,6 +4092,7 @@ static void awq__find_zero_order(awq__exchange *e) {
                 order->mask[order->count] |= (uint64_t)15 << 4 * i;
         order->count++;
         from[at] = from[p];
+        from[p] = to[p];
     }
 }
 
