@@ -2021,9 +2021,10 @@ AWQ__INLINE AWQ__AVX512 void awq__import_tile_avx512(const unsigned char *gemm, 
     }
 }
 
-AWQ__INLINE AWQ__AVX512 void awq__export_tile_avx512(const unsigned char *rows16, size_t block_stride,
-                                                     unsigned char *gemm, size_t gemm_stride,
-                                                     size_t blocks, int stream) {
+AWQ__INLINE AWQ__AVX512 void awq__export_tile_avx512(const unsigned char *rows16,
+                                                     size_t block_stride, unsigned char *gemm,
+                                                     size_t gemm_stride, size_t blocks,
+                                                     int stream) {
     /* (c3 c2 n0 n2) of (c2) and (c3 n2 n1 n0), for n1 = 0; + 2: 1 */
     const __m512i order =
         _mm512_setr_epi32(0, 4, 1, 5, 16, 20, 17, 21, 8, 12, 9, 13, 24, 28, 25, 29);

@@ -1,4 +1,4 @@
-/*  layouts.c - other people's layouts to packed tensors and back, beside a copy of as many bytes.  */
+/*  layouts.c - other people's layouts to packed tensors and back, beside a copy of as much.     */
 #include "measure.h"
 #include "rows.h"
 
