@@ -360,7 +360,7 @@ static double gptq_loss(problem *b, const awq_hessian *h, double damping)
 
 TEST(rounding_in_order_is_gptq)
 {
-    const size_t sizes[] = { 1, 3, 40, 130 };
+    const size_t sizes[] = { 1, 3, 40, 220 };
     rng r = { seed + 3 };
     size_t i;
     (void)state;
