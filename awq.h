@@ -1594,18 +1594,23 @@ static float awq__least_scale(awq_dtype dtype) {
     return dtype == AWQ_F16 ? 1.0f / 16777216.0f : FLT_MIN;
 }
 
+/* x as it will be stored. */
+static float awq__to_dtype(float x, awq_dtype dtype) {
+    unsigned char bytes[4];
+    awq__store_float(bytes, dtype, x);
+    return awq__load_float(bytes, dtype);
+}
+
 /* scale and zero point for the range [lo, hi], which includes 0. The zero point comes from the
    scale before it is rounded to its dtype, as in AutoAWQ. */
 static awq_status awq__fit_range(const awq_quant *quant, float lo, float hi, awq__grid *grid) {
     float levels = awq__levels(quant->bits), half = (float)(1 << (quant->bits - 1));
     float least = awq__least_scale(quant->scale_dtype), raw, span = hi - lo, reach;
-    unsigned char stored[4];
     if (quant->symmetric) raw = (-lo > hi ? -lo : hi) / (half - 1);
     else raw = awq__is_finite(span) ? span / levels : hi / levels - lo / levels;
     if (raw < least) raw = least;
     grid->zero = quant->symmetric ? half : awq__round(-lo / raw);
-    awq__store_float(stored, quant->scale_dtype, raw);
-    grid->scale = awq__load_float(stored, quant->scale_dtype);
+    grid->scale = awq__to_dtype(raw, quant->scale_dtype);
     /* rounding the scale up must not push the largest What beyond fp32 */
     reach = quant->symmetric ? half - 1 : grid->zero >= half ? grid->zero : levels - grid->zero;
     return awq__is_finite(grid->scale * reach) ? AWQ_OK : AWQ_ERR_SCALE;
@@ -1780,8 +1785,9 @@ static void awq__use_sketch(awq__evidence *e, const float *sketch, size_t rows, 
     e->x = awq_matrix_view(sketch, AWQ_F32, rows, e->in_features);
     e->tokens = awq__align(rows, AWQ__TILE);
     e->divisor = weight;
+    if (e->as_bytes) return; /* awq__prepare_inputs fills xt, for every candidate */
     memset(e->xt, 0, e->tokens * e->in_features * sizeof *e->xt);
-    for (r = 0; r < rows && !e->as_bytes; r++)
+    for (r = 0; r < rows; r++)
         awq__spread_token(e, r, 0, e->in_features, sketch + r * e->in_features);
 }
 
@@ -2867,12 +2873,10 @@ static double awq__grid_error(awq__fitting *f, awq__grid grid) {
 
 /* As it will be stored, or 0 if that is no scale. */
 static float awq__stored_scale(const awq_quant *quant, double scale) {
-    unsigned char stored[4];
     float s;
     if (!(scale >= (double)awq__least_scale(quant->scale_dtype) && scale <= (double)FLT_MAX))
         return 0;
-    awq__store_float(stored, quant->scale_dtype, (float)scale);
-    s = awq__load_float(stored, quant->scale_dtype);
+    s = awq__to_dtype((float)scale, quant->scale_dtype);
     return awq__is_finite(s * awq__levels(quant->bits)) ? s : 0;
 }
 
@@ -4239,12 +4243,6 @@ typedef struct awq__cell {
     int zero;
     uint32_t keep, flip;
 } awq__cell;
-
-static float awq__to_dtype(float x, awq_dtype dtype) {
-    unsigned char bytes[4];
-    awq__store_float(bytes, dtype, x);
-    return awq__load_float(bytes, dtype);
-}
 
 static awq_status awq__bad_cell(size_t *matrix, size_t which, awq_status status) {
     *matrix = which;

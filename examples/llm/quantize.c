@@ -236,13 +236,26 @@ static void fit_task(void *arg, size_t begin, size_t end, size_t worker)
     if (status != AWQ_OK) c->status[worker] = status;
 }
 
+/*  Rows of a linear over all threads: the tasks leave their failures in c->status and c->where. */
+static bool run_rows(compute *c, size_t rows, size_t step, parallel_task *task, void *job, size_t index,
+                     const char *what, failure *why)
+{
+    size_t i;
+
+    for (i = 0; i < c->pool.workers; i++) c->status[i] = AWQ_OK;
+    parallel_run(&c->pool, rows, step, task, job);
+    for (i = 0; i < c->pool.workers; i++)
+        if (!check(c->status[i], &c->where[i], index, what, why)) return false;
+    return true;
+}
+
 /*  Quantizes one linear to p->tensor. */
 static bool improve_linear(pipeline *p, size_t index, input_group group, size_t which,
                            failure *why)
 {
     compute *c = p->c;
     fit_job job = { p, weight_view(p, which), p->scale[group] };
-    size_t out = job.weight.rows, in = job.weight.cols, i;
+    size_t out = job.weight.rows, in = job.weight.cols;
     awq_quant quant = p->options->quant;
     awq_where where = { 0, 0, 0 };
     awq_status status;
@@ -253,10 +266,7 @@ static bool improve_linear(pipeline *p, size_t index, input_group group, size_t 
     status = awq_tensor_init(&p->tensor, quant, out, in, p->tensor_memory.bytes,
                              p->tensor_memory.size);
     if (!check(status, &where, index, "fit", why)) return false;
-    for (i = 0; i < c->pool.workers; i++) c->status[i] = AWQ_OK;
-    parallel_run(&c->pool, out, 1, fit_task, &job);
-    for (i = 0; i < c->pool.workers; i++)
-        if (!check(c->status[i], &c->where[i], index, "fit", why)) return false;
+    if (!run_rows(c, out, 1, fit_task, &job, index, "fit", why)) return false;
     status = awq_round(&c->kernels, &p->options->round, &p->hessian, job.weight, job.scale,
                        &p->tensor, p->work.bytes, p->work.size, &c->parallel, &where);
     return check(status, &where, index, "rounding", why);
@@ -306,9 +316,7 @@ static void pack_task(void *arg, size_t begin, size_t end, size_t worker)
 static bool pack_linear(pipeline *p, linear *l, awq_quant quant, pack_job job, size_t index,
                         const char *name, failure *why)
 {
-    compute *c = p->c;
     awq_where where = { 0, 0, 0 };
-    size_t i;
 
     job.p = p;
     job.memory = p->out->packed + p->packed_used;
@@ -316,10 +324,8 @@ static bool pack_linear(pipeline *p, linear *l, awq_quant quant, pack_job job, s
     if (!check(awq_packed_init(quant, l->out_features, l->in_features, job.memory, job.memory_size),
                &where, index, name, why))
         return false;
-    for (i = 0; i < c->pool.workers; i++) c->status[i] = AWQ_OK;
-    parallel_run(&c->pool, l->out_features, AWQ_ROW_STEP, pack_task, &job);
-    for (i = 0; i < c->pool.workers; i++)
-        if (!check(c->status[i], &c->where[i], index, name, why)) return false;
+    if (!run_rows(p->c, l->out_features, AWQ_ROW_STEP, pack_task, &job, index, name, why))
+        return false;
     p->packed_used += job.memory_size;
     return check(awq_packed_open(&l->packed, job.memory, job.memory_size), &where, index, name,
                  why);
