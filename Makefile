@@ -24,6 +24,7 @@ help:
 	@echo 'make demo        quantize a real transformer layer: table and picture, offline, in seconds'
 	@echo 'make llm         quantize a real LLM and measure it; MODEL=file-or-folder TEXT= CALIB= ARGS='
 	@echo 'make convert     other layouts for a quantized model; ARGS="IN --list", "IN OUT --to gptq"'
+	@echo 'make python      the same layer from Python: table and picture; ARGS="--bits 3"'
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'
 	@echo 'make golden      the reference cases in GOLDEN=folder'
@@ -59,6 +60,18 @@ $(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(FORMATS) $(HEA
 	@$(NEED) cc json
 	@mkdir -p $(@D)
 	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
+
+python: shared $(BUILD)/venv/ready
+	AWQ_LIBRARY=$(BUILD)/shared $(BUILD)/venv/bin/python examples/python/lesson.py \
+	    --picture $(BUILD)/python.png $(ARGS)
+
+# NumPy and matplotlib from PyPI; where that is out of reach, Debian's.
+$(BUILD)/venv/ready: examples/python/requirements.txt
+	@$(NEED) venv
+	python3 -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet -r $< || { $(NEED) numpy matplotlib && \
+	    /usr/bin/python3 -m venv --clear --system-site-packages $(@D); }
+	@touch $@
 
 CONVERT = $(wildcard examples/convert/*.c) $(addprefix examples/llm/,names.c rope.c rope_order.c hf_config.c)
 
@@ -107,7 +120,7 @@ count-isa:
 	bash tests/scripts/count.sh $(BUILD)/count $(ISA)
 
 tools:
-	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang fuzzer
+	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang fuzzer numpy
 
 # ---- measuring, installing -----------------------------------------------------------------------
 
@@ -147,6 +160,6 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help demo llm convert test golden sanitize fuzz mutants firmware board test-isa count-isa \
-        tools bench bench-build bench-peers bench-report shared install clean
+.PHONY: help demo llm convert python test golden sanitize fuzz mutants firmware board test-isa \
+        count-isa tools bench bench-build bench-peers bench-report shared install clean
 .DEFAULT_GOAL := help
