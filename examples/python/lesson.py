@@ -109,7 +109,8 @@ def draw_errors(axes, layer, size, salient, rows, best):
         axes.plot(size[salient], error[salient], "o", color=color, markersize=5,
                   label=f"{row.label}: {error.sum():.2f} %, salient {error[salient].sum():.2f} %")
     axes.set(title="3  Finer for the large, coarser for the small",
-             xlabel="root mean square of the channel", ylabel="its part in the error of y, %", xscale="log", yscale="log")
+             xlabel="root mean square of the channel", ylabel="its part in the error of y, %",
+             xscale="log", yscale="log")
 
 
 def draw(layer, rows, best, path):
@@ -158,5 +159,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (awq.Error, OSError) as error:
+    except (awq.Error, ImportError, OSError) as error:
         raise SystemExit(f"lesson: {error}")

@@ -49,3 +49,11 @@ rows "$scratch/lesson" | diff "$scratch/demo.rows" - || fail "the demo (<) and t
 [[ $(wc -l <"$scratch/demo.rows") == 8 ]] || fail "the demo has not eight rows"
 cmp "$scratch/demo.awq" "$scratch/python.awq" || fail "the demo and the lesson save other bytes"
 echo "the lesson's table is the demo's, and so are the bytes it saves"
+
+# Every block of the lesson, in order, prints what stands under it.
+blocks() { awk -v kind="$1" '/^```/ { inside = $0 == "```" kind; next } inside' docs/python.md; }
+blocks python >"$scratch/page.py"
+[[ -s $scratch/page.py ]] || fail "docs/python.md has no program"
+PYTHONPATH=examples/python "$python" "$scratch/page.py" >"$scratch/printed"
+blocks text | diff - "$scratch/printed" || fail "docs/python.md (<) and what it runs to (>) differ"
+echo "docs/python.md prints what it says"
