@@ -60,13 +60,8 @@ class awq_parallel(Structure):
     _fields_ = [("run", RUN), ("context", c_void_p), ("workers", c_size_t)]
 
 
-class awq_kernels(Structure):
-    _fields_ = [("name", c_char_p), ("prepared_format", c_int), ("token_size", c_void_p),
-                ("prepare", c_void_p), ("matmul_rows", c_void_p), ("load_scaled", c_void_p),
-                ("widen_range", c_void_p), ("round_weights", c_void_p),
-                ("round_errors", c_void_p), ("add_products", c_void_p),
-                ("squared_errors", c_void_p), ("gemm_to_rows16", c_void_p),
-                ("rows16_to_gemm", c_void_p)]
+class awq_kernels(Structure):           # internal: room for its tiles, and for more
+    _fields_ = [("name", c_char_p), ("prepared_format", c_int), ("internal", c_void_p * 32)]
 
 
 class awq_stats(Structure):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # api_lines.sh [check|write]   how much code of its own a host of awq.h needs: for each example, the
-#                              lines that call a function of the API, and those that name anything of
-#                              it; without comments and tests. check: does the last column of the
+#                              lines that call a function of the API, and those that name anything
+#                              of it; without comments and tests. check: does the last column of the
 #                              table in examples/README.md say so? write: makes it say so.
 source "$(dirname "$0")/common.sh"
 cd "$root/examples"
@@ -10,7 +10,8 @@ code() {        # a file without comments; Python's long strings are some
     case $1 in
         *.py) awk '{ quotes = gsub(/"""/, "&") } quotes % 2 { inside = !inside }
                    quotes || inside { next } { sub(/(^|  )#.*/, "") } NF' "$1" ;;
-        *)    sed -E -e ':a' -e 's,/\*([^*]|\*+[^*/])*\*+/,,g' -e '/\/\*/{N;ba' -e '}' -e 's,//.*,,' "$1" ;;
+        *)    sed -E -e ':a' -e 's,/\*([^*]|\*+[^*/])*\*+/,,g' -e '/\/\*/{N;ba' -e '}' \
+                  -e 's,//.*,,' "$1" ;;
     esac
 }
 
@@ -30,7 +31,8 @@ count() {       # host, how many call, how many name
                      -regex '.*\.(c|h|cc|cu|cuh|py|js|html)$' -print)
         for file in $files; do calls "$file"; done >"$scratch/calls"
         for file in $files; do names "$file"; done >"$scratch/names"
-        [[ ! -s $scratch/names ]] || echo "$host $(wc -l <"$scratch/calls") $(wc -l <"$scratch/names")"
+        [[ -s $scratch/names ]] || continue
+        echo "$host $(wc -l <"$scratch/calls") $(wc -l <"$scratch/names")"
     done
 }
 
@@ -46,7 +48,8 @@ awk 'FNR == NR { cell[$1] = $2 " / " $3; next }
      }
      { print }
      END { for (host in cell) { print host > "/dev/stderr"; missing = 1 } exit missing }' \
-    "$scratch/counted" README.md >"$scratch/README.md" || fail "examples/README.md has no row for these"
+    "$scratch/counted" README.md >"$scratch/README.md" ||
+    fail "examples/README.md has no row for these"
 if [[ $1 == write ]]; then cp "$scratch/README.md" README.md; exit; fi
 diff README.md "$scratch/README.md" ||
     fail "examples/README.md (<) is out of date; tests/scripts/api_lines.sh write corrects it"

@@ -5,7 +5,8 @@ source "$(dirname "$0")/common.sh"
 cd "$root"
 
 anchors() {     # of a page, as GitHub names its headings
-    awk '/^```/ { code = !code } !code && /^#/' "$1" | sed -E 's/^#+ *//; s/\[([^]]*)\]\([^)]*\)/\1/g' |
+    awk '/^```/ { code = !code } !code && /^#/' "$1" |
+        sed -E 's/^#+ *//; s/\[([^]]*)\]\([^)]*\)/\1/g' |
         tr '[:upper:]' '[:lower:]' | sed -E 's/[^a-z0-9 _-]//g; s/ /-/g'
 }
 
@@ -14,7 +15,7 @@ links() {       # of a page, outside code
         sed -E 's/^\]\((.*)\)$/\1/' | grep -vE '^[a-z]+:' || true
 }
 
-pages=$(find . -name '*.md' -not -path './build*' -not -path './tests/golden/*' | sort)
+pages=$(find . -name '*.md' -not -path './build*' -not -path './models/*' | sort)
 count=0
 for page in $pages; do
     for link in $(links "$page"); do

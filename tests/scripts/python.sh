@@ -41,11 +41,11 @@ grep '^Ran' "$scratch/log"
 picture=()
 if "$python" -c 'import matplotlib' 2>/dev/null; then picture=(--picture "$scratch/lesson.svg"); fi
 "$python" examples/python/lesson.py --save "$scratch/python.awq" "${picture[@]}" >"$scratch/lesson"
-[[ ${#picture[@]} == 0 ]] || grep -q '</svg>' "$scratch/lesson.svg" || fail "the picture is cut short"
+[[ ${#picture[@]} == 0 ]] || grep -q '</svg>' "$scratch/lesson.svg" || fail "no whole picture"
 quiet make -s demo BUILD="$scratch" CC="$compiler" CFLAGS=-O1 ARGS="--save $scratch/demo.awq"
 rows() { grep -E '^  (round|  \+ clip|AWQ [a-z]+ \()' "$1" | sed -E 's/ +[0-9.]+ s$//; s/ +$//'; }
 rows "$scratch/log" >"$scratch/demo.rows"
-rows "$scratch/lesson" | diff "$scratch/demo.rows" - || fail "the demo (<) and the lesson (>) differ"
+rows "$scratch/lesson" | diff "$scratch/demo.rows" - || fail "demo (<) and lesson (>) differ"
 [[ $(wc -l <"$scratch/demo.rows") == 8 ]] || fail "the demo has not eight rows"
 cmp "$scratch/demo.awq" "$scratch/python.awq" || fail "the demo and the lesson save other bytes"
 echo "the lesson's table is the demo's, and so are the bytes it saves"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# shared.sh COMPILER   the shared library exports the functions of awq.h and nothing else: the one of
-#                      this system by COMPILER, or, by a mingw32 compiler, the DLL of Windows
+# shared.sh COMPILER   the shared library exports the functions of awq.h and nothing else: the one
+#                      of this system by COMPILER, or, by a mingw32 compiler, the DLL of Windows
 source "$(dirname "$0")/common.sh"
 compiler=$1
 need_tool "$compiler"

@@ -12,8 +12,8 @@ import awq  # noqa: E402
 C_NAMES = {None: "void", c_void_p: "void *", c_size_t: "size_t"}
 
 
-def same(left, right):
-    print(f"typedef char same_{same.count}[{left} == {right} ? 1 : -1];")
+def same(left, right, relation="=="):
+    print(f"typedef char same_{same.count}[{left} {relation} {right} ? 1 : -1];")
     same.count += 1
 
 
@@ -27,8 +27,9 @@ enums = set(re.findall(r"(awq_\w+)(?![\w(])", awq.PROTOTYPES)) - set(structs)
 print('#include "awq.h"\n#include <stddef.h>')
 print(awq.PROTOTYPES)
 for name, kind in structs.items():
-    same(f"sizeof({name})", sizeof(kind))
-    for field, _ in kind._fields_:
+    fields = [field for field, _ in kind._fields_ if field != "internal"]
+    same(f"sizeof({name})", sizeof(kind), "==" if len(fields) == len(kind._fields_) else "<=")
+    for field in fields:
         same(f"offsetof({name}, {field})", getattr(kind, field).offset)
         same(f"sizeof((({name} *)0)->{field})", getattr(kind, field).size)
 for name, value in constants.items():
