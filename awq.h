@@ -875,6 +875,8 @@ struct awq_kernels {
     /* NULL: the search measures with fp32 errors only */
     void (*round_errors)(const float *u, size_t n, float inverse, float lowest, float highest,
                          float factor, uint8_t *e);
+    void (*grid_sums)(const float *u, const float *ru, const float *r, size_t n, float scale,
+                      float lowest, float highest, float sums[3]);
     void (*add_products)(float *y, size_t y_stride, size_t rows, size_t n, const float *a,
                          size_t a_stride, size_t a_step, const float *x, size_t x_stride,
                          size_t count);
@@ -2822,53 +2824,86 @@ AWQDEF awq_status awq_fake_quantize(const awq_kernels *k, awq_quant quant, awq_m
    >>impl-improve
    ============================================================================================== */
 
+/* sums: of h (v scale - u)^2, of h u v and of h v^2, where v = u / scale to the nearest integer in
+   [lowest, highest], over n inputs, a multiple of AWQ__LANES; r = sqrt(h). */
+#define AWQ__LANES 16
+
+static float awq__fold_lanes(float lane[AWQ__LANES]) {
+    size_t i, half;
+    for (half = AWQ__LANES / 2; half; half /= 2)
+        for (i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+static void awq__grid_sums_portable(const float *u, const float *ru, const float *r, size_t n,
+                                    float scale, float lowest, float highest, float sums[3]) {
+    float error[AWQ__LANES] = { 0 }, uv[AWQ__LANES] = { 0 }, vv[AWQ__LANES] = { 0 };
+    const float inverse = 1.0f / scale;
+    size_t i, l;
+    for (i = 0; i < n; i += AWQ__LANES)
+        for (l = 0; l < AWQ__LANES; l++) {
+            float v = awq__round(u[i + l] * inverse), d;
+            v = v < lowest ? lowest : v > highest ? highest : v;
+            v *= r[i + l];
+            d = v * scale - ru[i + l];
+            error[l] += d * d;
+            uv[l] += v * ru[i + l];
+            vv[l] += v * v;
+        }
+    sums[0] = awq__fold_lanes(error);
+    sums[1] = awq__fold_lanes(uv);
+    sums[2] = awq__fold_lanes(vv);
+}
+
 /* One group of a row on its way to a grid; a group of at most AWQ__CHUNK inputs is loaded once. */
 typedef struct awq__fitting {
     const awq__source *source;
     const awq_quant *quant;
     const float *importance; /* or NULL */
     size_t row, begin, end;
-    size_t loaded; /* the column that stands in u and h, or SIZE_MAX */
-    float u[AWQ__CHUNK], h[AWQ__CHUNK];
-    double uv, vv; /* of the last error measured: what the best scale for its q is made of */
+    size_t loaded; /* the column that stands in u, ru and r, or SIZE_MAX */
+    float u[AWQ__CHUNK], ru[AWQ__CHUNK], r[AWQ__CHUNK]; /* r u; r = sqrt(h); then zeros */
 } awq__fitting;
+
+/* A grid that was tried: its weighted error; the best scale for its q, and the error with it. */
+typedef struct awq__trial {
+    awq__grid grid;
+    double error, best_scale, best_error;
+} awq__trial;
 
 static size_t awq__load_fitting(awq__fitting *f, size_t col) {
     size_t n = awq__min(AWQ__CHUNK, f->end - col), i;
     const float *s = f->source->scale ? f->source->scale + col : NULL;
     if (f->loaded == col) return n;
     awq__load_scaled(f->source, f->row, col, n, f->u);
-    for (i = 0; i < n; i++) {
-        f->h[i] = f->importance ? f->importance[col + i] : 1.0f;
-        if (s) f->h[i] /= s[i] * s[i];
-    }
+    for (i = 0; i < n; i++) f->r[i] = f->importance ? sqrtf(f->importance[col + i]) : 1.0f;
+    for (i = 0; s && i < n; i++) f->r[i] /= s[i];
+    for (i = 0; i < n; i++) f->ru[i] = f->r[i] * f->u[i];
+    for (i = n; i % AWQ__LANES; i++) f->u[i] = f->ru[i] = f->r[i] = 0;
     f->loaded = col;
     return n;
 }
 
-/* Weighted error of the group on a grid. */
-static double awq__grid_error(awq__fitting *f, awq__grid grid) {
+static awq__trial awq__try_grid(awq__fitting *f, awq__grid grid) {
     const float lowest = -grid.zero, highest = awq__levels(f->quant->bits) - grid.zero;
-    const float inverse = 1.0f / grid.scale;
-    double sum = 0;
-    size_t col, i, n;
-    f->uv = f->vv = 0;
+    double uv = 0, vv = 0, off;
+    awq__trial trial;
+    size_t col, n;
+    trial.grid = grid;
+    trial.error = 0;
     for (col = f->begin; col < f->end; col += n) {
-        float error = 0, uv = 0, vv = 0;
+        float sums[3];
         n = awq__load_fitting(f, col);
-        for (i = 0; i < n; i++) {
-            float v = awq__round(f->u[i] * inverse), d;
-            v = v < lowest ? lowest : v > highest ? highest : v;
-            d = v * grid.scale - f->u[i];
-            error += f->h[i] * (d * d);
-            uv += f->h[i] * (f->u[i] * v);
-            vv += f->h[i] * (v * v);
-        }
-        sum += (double)error;
-        f->uv += (double)uv;
-        f->vv += (double)vv;
+        f->source->k->grid_sums(f->u, f->ru, f->r, awq__align(n, AWQ__LANES), grid.scale, lowest,
+                                highest, sums);
+        trial.error += (double)sums[0];
+        uv += (double)sums[1];
+        vv += (double)sums[2];
     }
-    return sum;
+    off = uv - (double)grid.scale * vv;
+    trial.best_scale = vv > 0 ? uv / vv : 0;
+    trial.best_error = vv > 0 ? trial.error - off * (off / vv) : trial.error;
+    return trial;
 }
 
 /* As it will be stored, or 0 if that is no scale. */
@@ -2882,38 +2917,44 @@ static float awq__stored_scale(const awq_quant *quant, double scale) {
 
 #define AWQ__FIT_STEPS 16 /* scales tried, from the range's down to about half of it */
 
-/* The best grid with this zero point, from this scale on: if it beats *best, it becomes it. */
-static void awq__try_grid(awq__fitting *f, float scale, float zero, awq__grid *best,
-                          double *least) {
-    awq__grid grid;
-    double error;
-    grid.zero = zero;
-    grid.scale = scale;
-    (void)awq__grid_error(f, grid);
-    grid.scale = f->vv > 0 ? awq__stored_scale(f->quant, f->uv / f->vv) : 0;
-    if (!(grid.scale > 0)) return;
-    error = awq__grid_error(f, grid);
-    if (!(error < *least)) return;
-    *least = error;
-    *best = grid;
+/* The trial that promises most, over those scales and every zero point that keeps an end of the
+   range or lies between. */
+static awq__trial awq__most_promising(awq__fitting *f, float lo, float hi, awq__trial best) {
+    const float levels = awq__levels(f->quant->bits), top = best.grid.scale;
+    int i;
+    for (i = 0; i < AWQ__FIT_STEPS; i++) {
+        awq__grid grid;
+        float last;
+        grid.scale = top * (1.0f - (float)i / (2 * AWQ__FIT_STEPS));
+        grid.zero = levels - awq__round(hi / grid.scale); /* keeps the upper end ... */
+        last = awq__round(-lo / grid.scale);              /* ... the lower one */
+        if (f->quant->symmetric) grid.zero = last = best.grid.zero;
+        grid.zero = grid.zero < 0 ? 0 : grid.zero;
+        last = last > levels ? levels : last;
+        for (; grid.zero <= last; grid.zero += 1) {
+            awq__trial trial = awq__try_grid(f, grid);
+            if (trial.best_error < best.best_error) best = trial;
+        }
+    }
+    return best;
 }
+
+#define AWQ__REFITS 4 /* scale to q, q to scale: at most so often */
 
 /* grid: the range's own; becomes the best one found. */
 static void awq__fit_grid(awq__fitting *f, float lo, float hi, awq__grid *grid) {
-    const float levels = awq__levels(f->quant->bits), top = grid->scale;
-    double least = awq__grid_error(f, *grid);
+    awq__trial now = awq__try_grid(f, *grid);
+    double least = now.error;
     int i;
-    for (i = 0; i < AWQ__FIT_STEPS; i++) {
-        float scale = top * (1.0f - (float)i / (2 * AWQ__FIT_STEPS)), zero = grid->zero, last;
-        if (f->quant->symmetric) {
-            awq__try_grid(f, scale, zero, grid, &least);
-            continue;
-        }
-        zero = levels - awq__round(hi / scale); /* keeps the upper end ... */
-        last = awq__round(-lo / scale);         /* ... the lower one */
-        zero = zero < 0 ? 0 : zero;
-        last = last > levels ? levels : last;
-        for (; zero <= last; zero += 1) awq__try_grid(f, scale, zero, grid, &least);
+    now = awq__most_promising(f, lo, hi, now);
+    for (i = 0; i < AWQ__REFITS; i++) {
+        awq__grid next = now.grid;
+        next.scale = awq__stored_scale(f->quant, now.best_scale);
+        if (!(next.scale > 0)) return;
+        now = awq__try_grid(f, next);
+        if (!(now.error < least)) return;
+        least = now.error;
+        *grid = next;
     }
 }
 
@@ -5462,12 +5503,14 @@ AWQDEF awq_kernels awq_kernels_portable(void) {
     k.load_scaled = NULL;
     k.widen_range = NULL;
     k.round_weights = NULL;
+    k.grid_sums = NULL;
     k.add_products = NULL;
     k.squared_errors = NULL;
 #else
     k.load_scaled = awq__load_scaled_portable;
     k.widen_range = awq__widen_range_portable;
     k.round_weights = awq__round_weights_portable;
+    k.grid_sums = awq__grid_sums_portable;
     k.add_products = awq__add_products_portable;
     k.squared_errors = awq__squared_errors_portable;
 #endif
@@ -5512,6 +5555,8 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__TILE
 #undef AWQ__COARSE
 #undef AWQ__FIT_STEPS
+#undef AWQ__LANES
+#undef AWQ__REFITS
 #undef AWQ__ROUND_ROWS
 #undef AWQ__SHORTLIST
 #undef AWQ__ROWS
