@@ -242,7 +242,9 @@ AWQDEF int         awq_version(void);
 typedef struct awq_stats {
     size_t    in_features;
     size_t    sketch_rows;  /* 0: no sketch; 128 .. 512 are useful                                */
-    uint64_t  sketch_seed;  /* of rows and signs; give every shard another one                    */
+    uint64_t  sketch_seed;  /* of rows and signs: another one for every shard, or for all the same */
+    uint64_t  first_token;  /* and here how many tokens of weight > 0 come before this shard's: then
+                               the merged sketch is that of one pass, to within its rounding. 0   */
     uint64_t  count;        /* tokens of weight > 0                                               */
     double    weight;       /* sum of w                                                           */
     float    *abs_max;      /* [in_features]               max |x| (not weighted)                 */
@@ -1393,7 +1395,8 @@ static void awq__batch_sketch(void *arg, size_t begin, size_t end, size_t worker
     size_t t;
     (void)worker;
     for (t = 0; t < b->tokens; t++) {
-        float sign, *row = s->sketch + awq__sketch_row(s, s->count + t, &sign) * s->in_features;
+        uint64_t token = s->first_token + s->count + t;
+        float sign, *row = s->sketch + awq__sketch_row(s, token, &sign) * s->in_features;
         b->k->add_products(row + begin, 0, 1, end - begin, &sign, 0, 0,
                            s->block + t * s->in_features + begin, 0, 1);
     }
