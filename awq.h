@@ -643,6 +643,18 @@ AWQDEF awq_status awq_packed_dequantize(const awq_packed *packed, const float *s
 
 #ifndef AWQ_INFERENCE_ONLY
 
+/*  awq_packed_spans  -  where the bytes of rows [row_begin, row_end) stand in packed->data
+
+    To send some rows to another machine: a tensor that awq_packed_init() made there with the same
+    quant and shape has them at the same offsets.
+    Shapes    spans [3]: q, scales, zeros (of size 0 if symmetric)
+    Range     as awq_pack; the spans of disjoint ranges share no byte, those of all rows are all
+              bytes but the header and what aligns the sections
+    Errors    NULL, RANGE                                                                         */
+typedef struct awq_span { size_t offset, size; } awq_span;
+AWQDEF awq_status awq_packed_spans(const awq_packed *packed, size_t row_begin, size_t row_end,
+                                   awq_span *spans);
+
 /*  awq_packed_init  -  write the header and clear the payload, so that ranges of rows can be filled
 
     Memory    awq_packed_size() bytes, no alignment needed (64 is fastest to run)
@@ -3671,6 +3683,27 @@ AWQDEF awq_status awq_packed_check(const awq_packed *packed, awq_where *where) {
 }
 
 #ifndef AWQ_INFERENCE_ONLY
+
+AWQDEF awq_status awq_packed_spans(const awq_packed *packed, size_t row_begin, size_t row_end,
+                                   awq_span *spans) {
+    size_t first, blocks, groups, bytes[3], begin[3], i;
+    if (!packed || !spans) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_range(row_begin, row_end, packed->out_features, AWQ_ROW_STEP));
+    first = row_begin / AWQ_ROW_STEP;
+    blocks = awq__ceil_div(row_end - row_begin, AWQ_ROW_STEP);
+    groups = awq_group_count(packed->in_features, packed->quant.group_size);
+    begin[0] = packed->q_offset;
+    begin[1] = packed->scales_offset;
+    begin[2] = packed->zeros_offset;
+    bytes[0] = awq__row_words(packed->quant, packed->in_features) * 4 * AWQ_ROW_STEP;
+    bytes[1] = groups * AWQ_ROW_STEP * awq_dtype_size(packed->quant.scale_dtype);
+    bytes[2] = packed->quant.symmetric ? 0 : groups * awq__zero_bytes(packed->quant.bits);
+    for (i = 0; i < 3; i++) {
+        spans[i].offset = begin[i] + first * bytes[i];
+        spans[i].size = blocks * bytes[i];
+    }
+    return AWQ_OK;
+}
 
 static void awq__store_le(unsigned char *p, uint64_t v, int bytes) {
     int i;
