@@ -772,6 +772,14 @@ cudaError_t cuda_emu::set_function_attribute(const void *kernel, cudaFuncAttribu
     return cudaSuccess;
 }
 
+cudaError_t cuda_emu::function_attributes(cudaFuncAttributes *attributes)
+{
+    *attributes = { };
+    attributes->maxThreadsPerBlock = int(MAX_THREADS);
+    attributes->binaryVersion = attributes->ptxVersion = config.major * 10 + config.minor;
+    return config.has_code ? cudaSuccess : cudaErrorNoKernelImageForDevice;
+}
+
 cudaError_t cuda_emu::occupancy(int *blocks, int threads, size_t shared_bytes)
 {
     const size_t by_shared = shared_bytes ? size_t(config.shared_per_block_optin) / shared_bytes : 32;

@@ -66,6 +66,11 @@ enum cudaFuncAttribute {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
     cudaFuncAttributePreferredSharedMemoryCarveout = 9
 };
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes, constSizeBytes, localSizeBytes;
+    int maxThreadsPerBlock, numRegs, ptxVersion, binaryVersion, cacheModeCA;
+    int maxDynamicSharedSizeBytes, preferredShmemCarveout;
+};
 enum cudaMemcpyKind {
     cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3,
     cudaMemcpyDefault = 4
@@ -83,6 +88,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, cudaMemcpyK
 namespace cuda_emu {
 
 cudaError_t set_function_attribute(const void *kernel, cudaFuncAttribute attribute, int value);
+cudaError_t function_attributes(cudaFuncAttributes *attributes);
 cudaError_t occupancy(int *blocks, int threads, size_t shared_bytes);
 
 /*  run(closure) is what each thread does; closure is in memory that kernels may read.            */
@@ -110,6 +116,12 @@ cudaError_t cudaFuncSetAttribute(Kernel *kernel, cudaFuncAttribute attribute, in
 {
     return cuda_emu::set_function_attribute(reinterpret_cast<const void *>(kernel), attribute,
                                             value);
+}
+
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, Kernel *)
+{
+    return cuda_emu::function_attributes(attributes);
 }
 
 template <class Kernel>

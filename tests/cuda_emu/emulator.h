@@ -25,6 +25,7 @@ void   device_free_all();
 
 struct device {
     int major = 8, minor = 0;
+    bool has_code = true;           /* the binary has code for it */
     int multiprocessors = 108;
     int shared_per_block_optin = 163 * 1024;
     int resident_blocks = 4;        /* of a launch, at once: who spins may wait for these only */
