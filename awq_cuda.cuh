@@ -11,12 +11,13 @@
         awq_cuda cuda;
         awq_cuda_init(&cuda, device, stream);                       what this GPU can do
 
-        size = awq_cuda_tensor_size(&packed, AWQ_F16);              packed: of awq_packed_open
-        awq_cuda_tensor_init(&linear, &packed, AWQ_F16, host_memory, size);
-        awq_cuda_repack_host(&packed, &linear, 0, out_features);    once; or on the device:
-        awq_cuda_repack(&cuda, &packed_on_device, &linear_on_device);
+        size = awq_cuda_tensor_size(packed.quant, out_features, in_features, AWQ_F16);
+        awq_cuda_tensor_init(&linear, packed.quant, out_features, in_features, AWQ_F16,
+                             device_memory, size);
+        packed.data = packed_bytes_on_device;                       opened on the host before
+        awq_cuda_repack(&cuda, &packed, &linear);                   once
 
-        cuda.workspace_size = awq_cuda_workspace_size(&cuda, &linear, max_tokens);
+        cuda.workspace_size = awq_cuda_workspace_size(&cuda, max_tokens);
         cudaMalloc(&cuda.workspace, cuda.workspace_size);           and cudaMemset to 0, once
         awq_cuda_matmul(&cuda, &linear, x, bias, residual, y);      every token, on the stream
 
@@ -119,7 +120,8 @@ typedef struct awq_cuda_tensor {
 
 /*  awq_cuda_init  -  ask the runtime what a device is, once
 
-    Errors    NULL, CUDA; DEVICE: none, or the binary has no code for it
+    Shapes    device: the current one (cudaSetDevice), else RANGE
+    Errors    NULL, RANGE; CUDA: no device, or the binary has no code for it
     Threads   any; nothing is cached                                                              */
 AWQDEF awq_status awq_cuda_init(awq_cuda *cuda, int device, AWQ_CUDA_API(Stream_t) stream);
 
@@ -198,11 +200,10 @@ typedef enum awq_cuda_kernel {
 AWQDEF awq_cuda_kernel awq_cuda_pick(const awq_cuda *cuda, const awq_cuda_tensor *tensor,
                                      size_t tokens);
 
-/*  Bytes of workspace for every call with this tensor and 1 .. max_tokens tokens, whichever kernel.
-    Zero it once; every call leaves its counters at zero. Calls on one stream may share it (the
-    largest of their sizes).                                                                      */
-AWQDEF size_t awq_cuda_workspace_size(const awq_cuda *cuda, const awq_cuda_tensor *tensor,
-                                      size_t max_tokens);
+/*  Bytes of workspace for every call with 1 .. max_tokens tokens, whatever the tensor. Zero it once;
+    every call leaves its counters, the first bytes of it, at zero. Calls on one stream share it. It
+    may be NULL where this is 0, and is not touched where tiles need not be cut.                  */
+AWQDEF size_t awq_cuda_workspace_size(const awq_cuda *cuda, size_t max_tokens);
 
 /*  awq_cuda_matmul, awq_cuda_matmul_with  -  apply a linear to a batch of tokens
 
@@ -360,25 +361,88 @@ template <typename To, typename From> AWQ_CUDA__BOTH To awq_cuda__bits(const Fro
     return to;
 }
 
+/* fp16 -> fp32 and back by integers, for the host and for what is not worth an intrinsic. */
+AWQ_CUDA__BOTH float awq_cuda__half_to_float(uint16_t h) {
+    uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16, rest = h & 0x7fffu;
+    float f;
+    if (rest >= 0x7c00u) return awq_cuda__bits<float>(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
+    f = awq_cuda__bits<float>(rest << 13) * awq_cuda__bits<float>(0x77800000u); /* 2^112 */
+    return awq_cuda__bits<float>(awq_cuda__bits<uint32_t>(f) | sign);
+}
+AWQ_CUDA__BOTH uint16_t awq_cuda__float_to_half(float x) { /* finite, 2^-24 .. 65504 */
+    uint32_t u = awq_cuda__bits<uint32_t>(x), shift, lost;
+    if (u < 0x38800000u) { /* to be subnormal: the last bit is worth 2^-24 */
+        shift = 126 - (u >> 23);
+        u = (u & 0x7fffffu) | 0x800000u;
+    } else {
+        shift = 13;
+        u -= 0x38000000u;
+    }
+    lost = u & ((1u << shift) - 1);
+    u >>= shift;
+    return static_cast<uint16_t>(
+        u + (lost > 1u << (shift - 1) || (lost == 1u << (shift - 1) && (u & 1u))));
+}
+AWQ_CUDA__BOTH uint16_t awq_cuda__float_to_bf16(float x) {
+    uint32_t u = awq_cuda__bits<uint32_t>(x);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(u >> 16 | 0x40u);
+    return static_cast<uint16_t>((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+
+#if AWQ_CUDA__TENSOR
+/* Nibbles 0 and 4 of a word as a pair of numbers 1024 + q (bf16: 128 + q), and nibbles 1 and 5: of
+   fp16 as 64 + q, whose last bit is worth 1/16. Both are one AND-OR with the bits of the offset. */
+AWQ_CUDA__DEVICE unsigned awq_cuda__take(unsigned word, unsigned mask, unsigned offset) {
+    return awq_cuda__lop3<(0xf0 & 0xcc) | 0xaa>(word, mask, offset);
+}
+#endif
+
+/* What kernels know of a dtype. Pairs are two numbers in a register, the first one low. */
 struct awq_cuda__f16 {
-    static __device__ __forceinline__ float to_float(uint16_t h) {
+    AWQ_CUDA__DEVICE float to_float(uint16_t h) {
         return __half2float(awq_cuda__bits<__half>(h));
     }
-    static __device__ __forceinline__ uint16_t from_float(float x) {
+    AWQ_CUDA__DEVICE uint16_t from_float(float x) {
         return awq_cuda__bits<uint16_t>(__float2half_rn(x));
     }
+#if AWQ_CUDA__TENSOR
+    AWQ_CUDA__DEVICE unsigned low(unsigned w) { return awq_cuda__take(w, 0x000f000fu, 0x64006400u); }
+    AWQ_CUDA__DEVICE unsigned high(unsigned w) { return awq_cuda__take(w, 0x00f000f0u, 0x54005400u); }
+    AWQ_CUDA__DEVICE unsigned subtract(unsigned a, unsigned b) {
+        return awq_cuda__bits<unsigned>(
+            __hsub2(awq_cuda__bits<__half2>(a), awq_cuda__bits<__half2>(b)));
+    }
+    AWQ_CUDA__DEVICE unsigned multiply(unsigned a, unsigned b) {
+        return awq_cuda__bits<unsigned>(
+            __hmul2(awq_cuda__bits<__half2>(a), awq_cuda__bits<__half2>(b)));
+    }
+    AWQ_CUDA__DEVICE void mma(float *d, const unsigned *a, const unsigned *b) {
+        awq_cuda__mma_m16n8k16_f16(d, a, b);
+    }
+#endif
 };
 
-/* Not by cuda_bf16.h: the same on every device. */
+/* Conversions not by cuda_bf16.h: the same on every device. */
 struct awq_cuda__bf16 {
-    static __device__ __forceinline__ float to_float(uint16_t h) {
-        return __uint_as_float(static_cast<unsigned>(h) << 16);
+    AWQ_CUDA__DEVICE float to_float(uint16_t h) {
+        return awq_cuda__bits<float>(static_cast<uint32_t>(h) << 16);
     }
-    static __device__ __forceinline__ uint16_t from_float(float x) {
-        unsigned u = __float_as_uint(x);
-        if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(u >> 16 | 0x40u);
-        return static_cast<uint16_t>((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+    AWQ_CUDA__DEVICE uint16_t from_float(float x) { return awq_cuda__float_to_bf16(x); }
+#if AWQ_CUDA__TENSOR
+    AWQ_CUDA__DEVICE unsigned low(unsigned w) { return awq_cuda__take(w, 0x000f000fu, 0x43004300u); }
+    AWQ_CUDA__DEVICE unsigned high(unsigned w) { return low(w >> 4); }
+    AWQ_CUDA__DEVICE unsigned subtract(unsigned a, unsigned b) {
+        return awq_cuda__bits<unsigned>(
+            __hsub2(awq_cuda__bits<__nv_bfloat162>(a), awq_cuda__bits<__nv_bfloat162>(b)));
     }
+    AWQ_CUDA__DEVICE unsigned multiply(unsigned a, unsigned b) {
+        return awq_cuda__bits<unsigned>(
+            __hmul2(awq_cuda__bits<__nv_bfloat162>(a), awq_cuda__bits<__nv_bfloat162>(b)));
+    }
+    AWQ_CUDA__DEVICE void mma(float *d, const unsigned *a, const unsigned *b) {
+        awq_cuda__mma_m16n8k16_bf16(d, a, b);
+    }
+#endif
 };
 
 /* =================================================================================================
@@ -387,7 +451,6 @@ struct awq_cuda__bf16 {
 
 static size_t awq_cuda__ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
 static size_t awq_cuda__min(size_t a, size_t b) { return a < b ? a : b; }
-static size_t awq_cuda__max(size_t a, size_t b) { return a > b ? a : b; }
 
 /* A tensor as kernels see it. */
 struct awq_cuda__weights {
@@ -516,12 +579,6 @@ static awq_status awq_cuda__launched(awq_cuda *cuda) {
     return AWQ_ERR_CUDA;
 }
 
-static awq_status awq_cuda__device(awq_cuda *cuda, int needs) {
-    if (cuda->code_sm >= needs) return AWQ_OK;
-    cuda->needs = needs;
-    return AWQ_ERR_DEVICE;
-}
-
 /* A dense or strided view whose rows begin at multiples of 16 bytes. */
 static awq_status awq_cuda__check_rows(awq_matrix m, size_t rows, size_t cols, awq_dtype dtype) {
     if (!m.data && rows) return AWQ_ERR_NULL;
@@ -532,6 +589,280 @@ static awq_status awq_cuda__check_rows(awq_matrix m, size_t rows, size_t cols, a
 static awq_status awq_cuda__check_aligned(awq_matrix m) {
     return reinterpret_cast<uintptr_t>(m.data) % 16 || m.stride % 8 ? AWQ_ERR_MEMORY : AWQ_OK;
 }
+
+/* =================================================================================================
+   >>repack   from a layout that is a permutation of bits: see >>impl-layouts of awq.h
+   ============================================================================================== */
+
+/* The low `bits` bits of an index move it by move[]; what is above them, by `step` each. */
+struct awq_cuda__axis {
+    unsigned bits, move[6];
+    size_t step;
+};
+struct awq_cuda__field {
+    const unsigned char *data;
+    awq_cuda__axis n, k;
+};
+
+enum awq_cuda__zero_kind { AWQ_CUDA__ZERO_IS_8, AWQ_CUDA__ZERO_NIBBLE, AWQ_CUDA__ZERO_SCALED };
+
+struct awq_cuda__source {
+    awq_cuda__field q, scales, zeros; /* in nibbles; scales, and scaled zeros, in elements */
+    awq_dtype scale_dtype;
+    awq_cuda__zero_kind zero_kind;
+    unsigned groups;
+};
+
+struct awq_cuda__repack_job {
+    awq_cuda__source from;
+    awq_cuda__weights w;
+    uint4 *q;
+    uint16_t *scales;
+    unsigned char *zeros;
+    awq_dtype dtype;
+};
+
+AWQ_CUDA__BOTH size_t awq_cuda__axis_at(const awq_cuda__axis &axis, unsigned index) {
+    size_t at = (index >> axis.bits) * axis.step;
+    for (unsigned b = 0; b < axis.bits; b++)
+        if (index >> b & 1u) at += axis.move[b];
+    return at;
+}
+AWQ_CUDA__BOTH unsigned awq_cuda__nibble(const awq_cuda__field &field, unsigned n, unsigned k) {
+    size_t at = awq_cuda__axis_at(field.n, n) + awq_cuda__axis_at(field.k, k);
+    return static_cast<unsigned>(field.data[at / 2]) >> at % 2 * 4 & 15u;
+}
+AWQ_CUDA__BOTH float awq_cuda__number(const awq_cuda__field &field, awq_dtype dtype, unsigned n,
+                                      unsigned k) {
+    size_t at = awq_cuda__axis_at(field.n, n) + awq_cuda__axis_at(field.k, k);
+    const unsigned char *p = field.data + at * (dtype == AWQ_F32 ? 4 : 2);
+    uint32_t low = p[0] | static_cast<uint32_t>(p[1]) << 8;
+    if (dtype == AWQ_F16) return awq_cuda__half_to_float(static_cast<uint16_t>(low));
+    if (dtype == AWQ_BF16) return awq_cuda__bits<float>(low << 16);
+    return awq_cuda__bits<float>(low | static_cast<uint32_t>(p[2]) << 16 |
+                                 static_cast<uint32_t>(p[3]) << 24);
+}
+
+/* Rounded to dtype, within its numbers > 0; NaN stays NaN. */
+AWQ_CUDA__BOTH uint16_t awq_cuda__fit_scale(float scale, awq_dtype dtype) {
+    const float least = dtype == AWQ_F16 ? 5.9604645e-8f : 1.17549435e-38f;
+    const float most = dtype == AWQ_F16 ? 65504.0f : 3.3895314e38f;
+    if (!(scale == scale)) return 0x7fff;
+    scale = scale < least ? least : scale > most ? most : scale;
+    return dtype == AWQ_F16 ? awq_cuda__float_to_half(scale) : awq_cuda__float_to_bf16(scale);
+}
+
+AWQ_CUDA__BOTH unsigned awq_cuda__source_zero(const awq_cuda__source &from, unsigned row,
+                                              unsigned group, float scale) {
+    float z;
+    if (from.zero_kind == AWQ_CUDA__ZERO_IS_8) return 8;
+    if (from.zero_kind == AWQ_CUDA__ZERO_NIBBLE) return awq_cuda__nibble(from.zeros, row, group);
+    z = -awq_cuda__number(from.zeros, from.scale_dtype, row, group) / scale + 0.5f;
+    return z >= 15.0f ? 15 : z >= 1.0f ? static_cast<unsigned>(z) : 0;
+}
+
+/* Chunk i of q: what one lane reads of half a tile. */
+AWQ_CUDA__BOTH void awq_cuda__repack_chunk(const awq_cuda__repack_job &job, size_t i) {
+    unsigned lane = static_cast<unsigned>(i % 32), half = static_cast<unsigned>(i / 32 % 2);
+    unsigned tile = static_cast<unsigned>(i / 64 % 4);
+    size_t cell = i / 256;
+    unsigned strip = static_cast<unsigned>(cell / job.w.blocks);
+    unsigned block = static_cast<unsigned>(cell % job.w.blocks), word[4];
+    for (unsigned j = 0; j < 4; j++) {
+        word[j] = 0;
+        for (unsigned n = 0; n < 8; n++) {
+            unsigned row = strip * AWQ_CUDA__STRIP + awq_cuda__row_of(tile, lane, n);
+            unsigned col = block * AWQ_CUDA__BLOCK + awq_cuda__input_of(half, j, lane, n);
+            if (row < job.w.out_features && col < job.w.in_features)
+                word[j] |= awq_cuda__nibble(job.from.q, row, col) << 4 * n;
+        }
+    }
+    job.q[i] = make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+/* Grid i: the scales and zero points of two rows of a tile, for one group. */
+AWQ_CUDA__BOTH void awq_cuda__repack_grid(const awq_cuda__repack_job &job, size_t i) {
+    unsigned tile = static_cast<unsigned>(i % 4), g = static_cast<unsigned>(i / 4 % 8), byte = 0;
+    size_t cell = i / 32;
+    unsigned strip = static_cast<unsigned>(cell / job.w.strip_groups);
+    unsigned group = static_cast<unsigned>(cell % job.w.strip_groups);
+    for (unsigned n = 0; n < 2; n++) {
+        unsigned row = strip * AWQ_CUDA__STRIP + tile * 16 + n * 8 + g;
+        uint16_t scale = 0;
+        if (row < job.w.out_features && group < job.from.groups) {
+            float s = awq_cuda__number(job.from.scales, job.from.scale_dtype, row, group);
+            scale = awq_cuda__fit_scale(s, job.dtype);
+            byte |= awq_cuda__source_zero(job.from, row, group, s) << 4 * n;
+        }
+        job.scales[i * 2 + n] = scale;
+    }
+    if (job.zeros) job.zeros[i] = static_cast<unsigned char>(byte);
+}
+
+static __global__ void __launch_bounds__(256) awq_cuda__repack_q(awq_cuda__repack_job job) {
+    size_t i = static_cast<size_t>(blockIdx.x) * 256 + threadIdx.x;
+    if (i < static_cast<size_t>(job.w.strips) * job.w.blocks * 256) awq_cuda__repack_chunk(job, i);
+}
+static __global__ void __launch_bounds__(256) awq_cuda__repack_grids(awq_cuda__repack_job job) {
+    size_t i = static_cast<size_t>(blockIdx.x) * 256 + threadIdx.x;
+    if (i < static_cast<size_t>(job.w.strips) * job.w.strip_groups * 32)
+        awq_cuda__repack_grid(job, i);
+}
+
+static awq_cuda__axis awq_cuda__step(size_t step) {
+    awq_cuda__axis axis = { 0, { 0, 0, 0, 0, 0, 0 }, step };
+    return axis;
+}
+
+static awq_cuda__source awq_cuda__packed_source(const awq_packed *p) {
+    size_t groups = awq_group_count(p->in_features, p->quant.group_size);
+    awq_cuda__axis q_n = { 4, { 8, 16, 32, 64, 0, 0 }, p->in_features * 16 };
+    awq_cuda__axis q_k = { 3, { 2, 4, 1, 0, 0, 0 }, 128 };
+    awq_cuda__axis scale_n = { 4, { 1, 2, 4, 8, 0, 0 }, groups * 16 };
+    awq_cuda__axis zero_n = { 4, { 2, 4, 8, 1, 0, 0 }, groups * 16 };
+    awq_cuda__source s = { { p->data + p->q_offset, q_n, q_k },
+                           { p->data + p->scales_offset, scale_n, awq_cuda__step(16) },
+                           { p->data + p->zeros_offset, zero_n, awq_cuda__step(16) },
+                           p->quant.scale_dtype,
+                           p->quant.symmetric ? AWQ_CUDA__ZERO_IS_8 : AWQ_CUDA__ZERO_NIBBLE,
+                           static_cast<unsigned>(groups) };
+    return s;
+}
+
+/* The same group size, maybe said in two ways. */
+static int awq_cuda__same_groups(int a, int b, size_t in) {
+    return (a == -1 ? in : static_cast<size_t>(a)) == (b == -1 ? in : static_cast<size_t>(b));
+}
+
+static awq_status awq_cuda__repack_job_of(const awq_cuda__source *from, awq_quant quant,
+                                          size_t out, size_t in, const awq_cuda_tensor *to,
+                                          awq_cuda__repack_job *job) {
+    unsigned char *data;
+    AWQ_CUDA__TRY(awq_cuda__check_tensor(to));
+    if (out != to->out_features || in != to->in_features) return AWQ_ERR_SHAPE;
+    if (quant.bits != 4) return AWQ_ERR_CONFIG;
+    if (!awq_cuda__same_groups(quant.group_size, to->group_size, in)) return AWQ_ERR_GROUP_SIZE;
+    if (!quant.symmetric && to->symmetric) return AWQ_ERR_ASYMMETRIC;
+    data = static_cast<unsigned char *>(to->data);
+    job->from = *from;
+    job->w = awq_cuda__view(to);
+    job->q = reinterpret_cast<uint4 *>(data);
+    job->scales = reinterpret_cast<uint16_t *>(data + to->scales_offset);
+    job->zeros = to->symmetric ? NULL : data + to->zeros_offset;
+    job->dtype = to->dtype;
+    return AWQ_OK;
+}
+
+static awq_status awq_cuda__run_repack(awq_cuda *cuda, const awq_cuda__repack_job *job) {
+    size_t chunks = static_cast<size_t>(job->w.strips) * job->w.blocks;
+    size_t grids = awq_cuda__ceil_div(static_cast<size_t>(job->w.strips) * job->w.strip_groups, 8);
+    AWQ_CUDA__LAUNCH(awq_cuda__repack_q, static_cast<unsigned>(chunks), 256, 0, cuda->stream, *job);
+    AWQ_CUDA__TRY(awq_cuda__launched(cuda));
+    AWQ_CUDA__LAUNCH(awq_cuda__repack_grids, static_cast<unsigned>(grids), 256, 0, cuda->stream,
+                     *job);
+    return awq_cuda__launched(cuda);
+}
+
+static awq_status awq_cuda__repack_strips(const awq_cuda__repack_job *job, size_t row_begin,
+                                          size_t row_end) {
+    const size_t chunks = static_cast<size_t>(job->w.blocks) * 256;
+    const size_t grids = static_cast<size_t>(job->w.strip_groups) * 32;
+    size_t begin = row_begin / AWQ_CUDA__STRIP, i;
+    size_t end = awq_cuda__ceil_div(row_end, AWQ_CUDA__STRIP);
+    if (row_begin > row_end || row_end > job->w.out_features || row_begin % AWQ_CUDA__STRIP ||
+        (row_end % AWQ_CUDA__STRIP && row_end != job->w.out_features))
+        return AWQ_ERR_RANGE;
+    for (i = begin * chunks; i < end * chunks; i++) awq_cuda__repack_chunk(*job, i);
+    for (i = begin * grids; i < end * grids; i++) awq_cuda__repack_grid(*job, i);
+    return AWQ_OK;
+}
+
+static awq_status awq_cuda__packed_job(const awq_packed *from, const awq_cuda_tensor *to,
+                                       awq_cuda__repack_job *job) {
+    awq_cuda__source source;
+    if (!from || !from->data) return AWQ_ERR_NULL;
+    source = awq_cuda__packed_source(from);
+    return awq_cuda__repack_job_of(&source, from->quant, from->out_features, from->in_features, to,
+                                   job);
+}
+
+AWQDEF awq_status awq_cuda_repack(awq_cuda *cuda, const awq_packed *from, awq_cuda_tensor *to) {
+    awq_cuda__repack_job job;
+    if (!cuda) return AWQ_ERR_NULL;
+    AWQ_CUDA__TRY(awq_cuda__packed_job(from, to, &job));
+    return awq_cuda__run_repack(cuda, &job);
+}
+
+AWQDEF awq_status awq_cuda_repack_host(const awq_packed *from, awq_cuda_tensor *to,
+                                       size_t row_begin, size_t row_end) {
+    awq_cuda__repack_job job;
+    AWQ_CUDA__TRY(awq_cuda__packed_job(from, to, &job));
+    return awq_cuda__repack_strips(&job, row_begin, row_end);
+}
+
+#ifndef AWQ_INFERENCE_ONLY
+
+static awq_cuda__source awq_cuda__foreign_source(const awq_foreign *f) {
+    const awq_cuda__axis along = awq_cuda__step(1);
+    const awq_cuda__axis gemm_n = { 3, { 4, 1, 2, 0, 0, 0 }, 8 };
+    const awq_cuda__axis gemv_k = { 3, { 1, 2, 4, 0, 0, 0 }, 8 };
+    const awq_cuda__axis fast_n = { 2, { 64, 128, 0, 0, 0, 0 }, f->weights.stride * 2 };
+    const awq_cuda__axis fast_k = { 6, { 4, 8, 16, 1, 2, 32 }, 256 };
+    const awq_cuda__axis q_rows = awq_cuda__step(f->weights.stride * 2);
+    const awq_cuda__axis zero_rows = awq_cuda__step(f->zeros.stride * 2);
+    const awq_cuda__axis scale_rows = awq_cuda__step(f->scales.stride / 2);
+    const unsigned char *q = static_cast<const unsigned char *>(f->weights.data);
+    const unsigned char *scales = static_cast<const unsigned char *>(f->scales.data);
+    const unsigned char *zeros = static_cast<const unsigned char *>(f->zeros.data);
+    const unsigned groups =
+        static_cast<unsigned>(awq_group_count(f->in_features, f->quant.group_size));
+    awq_cuda__source gemm = { { q, gemm_n, q_rows }, { scales, along, scale_rows },
+                              { zeros, gemm_n, zero_rows }, f->quant.scale_dtype,
+                              AWQ_CUDA__ZERO_NIBBLE, groups };
+    awq_cuda__source gemv = { { q, q_rows, gemv_k }, { scales, scale_rows, along },
+                              { zeros, zero_rows, along }, f->quant.scale_dtype,
+                              AWQ_CUDA__ZERO_NIBBLE, groups };
+    awq_cuda__source fast = { { q, fast_n, fast_k }, { scales, along, scale_rows },
+                              { zeros, along, awq_cuda__step(f->zeros.stride / 2) },
+                              f->quant.scale_dtype, AWQ_CUDA__ZERO_SCALED, groups };
+    return f->layout == AWQ_GEMM ? gemm : f->layout == AWQ_GEMV ? gemv : fast;
+}
+
+static awq_status awq_cuda__foreign_job(const awq_foreign *from, const awq_cuda_tensor *to,
+                                        awq_cuda__repack_job *job) {
+    awq_cuda__source source;
+    awq_foreign expected;
+    if (!from || !from->weights.data || !from->scales.data || !from->zeros.data)
+        return AWQ_ERR_NULL;
+    if (from->layout != AWQ_GEMM && from->layout != AWQ_GEMV && from->layout != AWQ_GEMV_FAST)
+        return AWQ_ERR_CONFIG;
+    AWQ_CUDA__TRY(awq_foreign_init(&expected, from->layout, from->quant, from->out_features,
+                                   from->in_features));
+    if (from->weights.stride < expected.weights.stride ||
+        from->scales.stride < expected.scales.stride || from->scales.stride % 2 ||
+        from->zeros.stride < expected.zeros.stride || from->zeros.stride % 2)
+        return AWQ_ERR_SHAPE;
+    source = awq_cuda__foreign_source(from);
+    return awq_cuda__repack_job_of(&source, expected.quant, from->out_features, from->in_features,
+                                   to, job);
+}
+
+AWQDEF awq_status awq_cuda_repack_foreign(awq_cuda *cuda, const awq_foreign *from,
+                                          awq_cuda_tensor *to) {
+    awq_cuda__repack_job job;
+    if (!cuda) return AWQ_ERR_NULL;
+    AWQ_CUDA__TRY(awq_cuda__foreign_job(from, to, &job));
+    return awq_cuda__run_repack(cuda, &job);
+}
+
+AWQDEF awq_status awq_cuda_repack_foreign_host(const awq_foreign *from, awq_cuda_tensor *to,
+                                               size_t row_begin, size_t row_end) {
+    awq_cuda__repack_job job;
+    AWQ_CUDA__TRY(awq_cuda__foreign_job(from, to, &job));
+    return awq_cuda__repack_strips(&job, row_begin, row_end);
+}
+
+#endif /* AWQ_INFERENCE_ONLY */
 
 /* =================================================================================================
    >>dequantize
@@ -601,7 +932,13 @@ AWQDEF awq_status awq_cuda_dequantize(awq_cuda *cuda, const awq_cuda_tensor *ten
 }
 
 /* =================================================================================================
-   >>portable   the linear without tensor cores: every device
+   >>stripes   how thread blocks share the work of a matmul
+
+   A tile of y (rows x tokens) takes all blocks of 128 inputs of its rows: units. All units in a row,
+   tile after tile, are cut into equal stripes, one per thread block, so that no multiprocessor
+   waits for another however many tiles there are. Where a cut falls into a tile, each thread block
+   leaves its part of the sums in the workspace and counts itself; the last one adds all parts in
+   the order of the blocks, whoever it is, so the result does not depend on when they ran.
    ============================================================================================== */
 
 struct awq_cuda__matmul_job {
@@ -610,10 +947,10 @@ struct awq_cuda__matmul_job {
     uint16_t *y;
     size_t x_stride, residual_stride, y_stride;
     unsigned tokens;
-    unsigned units;         /* tiles of y * blocks, for a thread block */
-    unsigned token_tiles;
-    unsigned *counters;     /* [tiles of y] blocks that have left their part */
-    float *partials;        /* [2 * thread blocks][tile of y] */
+    unsigned row_tiles, token_tiles;
+    unsigned units;         /* of one thread block */
+    unsigned *counters;     /* [thread blocks] how many have left their part of the tile it begins */
+    float *partials;        /* [2 * thread blocks][tokens of a tile][rows of a tile] */
 };
 
 /* y of one row and token: sum + bias + residual. */
@@ -625,6 +962,450 @@ AWQ_CUDA__DEVICE void awq_cuda__store(const awq_cuda__matmul_job &job, unsigned 
     if (job.residual) sum += T::to_float(job.residual[token * job.residual_stride + row]);
     job.y[token * job.y_stride + row] = T::from_float(sum);
 }
+
+#if !AWQ_CUDA__HIP
+
+#define AWQ_CUDA__SUPER 8 /* row tiles whose tokens are done together, to find x in the L2 cache */
+
+struct awq_cuda__place { unsigned row_tile, token_tile; };
+
+AWQ_CUDA__DEVICE awq_cuda__place awq_cuda__place_of(const awq_cuda__matmul_job &job, unsigned tile) {
+    unsigned super = tile / (AWQ_CUDA__SUPER * job.token_tiles) * AWQ_CUDA__SUPER;
+    unsigned rows = job.row_tiles - super < AWQ_CUDA__SUPER ? job.row_tiles - super
+                                                            : AWQ_CUDA__SUPER;
+    unsigned rest = tile - super * job.token_tiles;
+    awq_cuda__place place = { super + rest % rows, rest / rows };
+    return place;
+}
+
+/* The end of this thread block's stripe; it begins at blockIdx.x * job.units. */
+AWQ_CUDA__DEVICE unsigned awq_cuda__stripe_end(const awq_cuda__matmul_job &job) {
+    unsigned all = job.row_tiles * job.token_tiles * job.w.blocks;
+    unsigned begin = blockIdx.x * job.units;
+    return all - begin < job.units ? all : begin + job.units;
+}
+
+/* A thread block has a part of at most two tiles, of the first and of the last of its stripe. */
+AWQ_CUDA__DEVICE unsigned awq_cuda__slot(const awq_cuda__matmul_job &job, unsigned thread_block,
+                                         unsigned tile) {
+    return 2 * thread_block + (thread_block * job.units / job.w.blocks != tile);
+}
+
+/* Whether this thread block is the last of `parts` to count itself; all its threads ask. */
+AWQ_CUDA__DEVICE bool awq_cuda__is_last(unsigned *counter, unsigned parts, unsigned *shared_flag) {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        *shared_flag = atomicAdd(counter, 1u) == parts - 1;
+        if (*shared_flag) *counter = 0;
+    }
+    __syncthreads();
+    bool last = *shared_flag != 0;
+    __threadfence();
+    return last;
+}
+
+/* sums [parts][tokens][rows + 4] in shared memory become y, or this thread block's part of it. Every
+   thread comes, after a barrier. */
+template <typename T, unsigned ROWS>
+AWQ_CUDA__DEVICE void awq_cuda__finish(const awq_cuda__matmul_job &job, unsigned tile,
+                                       unsigned tokens, const float *sums, unsigned parts,
+                                       unsigned *shared_flag) {
+    unsigned first = tile * job.w.blocks / job.units;
+    unsigned last = ((tile + 1) * job.w.blocks - 1) / job.units;
+    awq_cuda__place place = awq_cuda__place_of(job, tile);
+    unsigned row = place.row_tile * ROWS, token = place.token_tile * tokens;
+    float *mine = job.partials +
+                  static_cast<size_t>(awq_cuda__slot(job, blockIdx.x, tile)) * tokens * ROWS;
+    for (unsigned i = threadIdx.x; i < tokens * ROWS; i += blockDim.x) {
+        float sum = 0;
+        for (unsigned p = 0; p < parts; p++)
+            sum += sums[(p * tokens + i / ROWS) * (ROWS + 4) + i % ROWS];
+        if (first == last) awq_cuda__store<T>(job, token + i / ROWS, row + i % ROWS, sum);
+        else mine[i] = sum;
+    }
+    if (first == last) return;
+    if (!awq_cuda__is_last(job.counters + first, last - first + 1, shared_flag)) return;
+    for (unsigned i = threadIdx.x; i < tokens * ROWS; i += blockDim.x) {
+        float sum = 0;
+        for (unsigned b = first; b <= last; b++)
+            sum += __ldcg(job.partials +
+                          static_cast<size_t>(awq_cuda__slot(job, b, tile)) * tokens * ROWS + i);
+        awq_cuda__store<T>(job, token + i / ROWS, row + i % ROWS, sum);
+    }
+}
+
+/* =================================================================================================
+   >>fragments   packed words to operands of the tensor cores
+   ============================================================================================== */
+
+/* What a lane knows of one group of a tile: pairs (z, z), (s, s) of its rows g and g + 8. */
+struct awq_cuda__grid { unsigned zero[2], scale[2]; };
+
+/* zeros: a byte per tile, the low nibble of row g; its offsets are those of low() and high() */
+template <typename T>
+AWQ_CUDA__DEVICE void awq_cuda__spread_zeros(unsigned zeros, unsigned tile, unsigned *zero) {
+    unsigned both = __byte_perm(zeros, 0, 0x4040 + tile * 0x0101);
+    zero[0] = T::low(both);
+    zero[1] = T::high(both);
+}
+
+/* q - zero of a word, exactly: the A operand of 16 rows x 16 inputs */
+template <typename T>
+AWQ_CUDA__DEVICE void awq_cuda__integers(unsigned word, const unsigned *zero, unsigned *a) {
+    a[0] = T::subtract(T::low(word), zero[0]);
+    a[1] = T::subtract(T::high(word), zero[1]);
+    a[2] = T::subtract(T::low(word >> 8), zero[0]);
+    a[3] = T::subtract(T::high(word >> 8), zero[1]);
+}
+
+/* (q - zero) * scale, rounded once */
+template <typename T>
+AWQ_CUDA__DEVICE void awq_cuda__numbers(unsigned word, const awq_cuda__grid &grid, unsigned *a) {
+    awq_cuda__integers<T>(word, grid.zero, a);
+    for (unsigned i = 0; i < 4; i++) a[i] = T::multiply(a[i], grid.scale[i % 2]);
+}
+
+AWQ_CUDA__DEVICE unsigned awq_cuda__word(const uint4 &v, unsigned i) {
+    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+
+/* Rows of x in shared memory are 128 inputs, 16 chunks of 16 bytes, exchanged so that 8 rows of a
+   chunk lie in different banks. */
+AWQ_CUDA__DEVICE unsigned char *awq_cuda__x_chunk(unsigned char *x, unsigned token, unsigned chunk) {
+    return x + token * (AWQ_CUDA__BLOCK * 2) + (chunk ^ (token & 7u)) * 16;
+}
+
+/* Chunk i of the scales and zeros of a block, in the order they have in shared memory. */
+AWQ_CUDA__DEVICE void awq_cuda__fetch_grid(const awq_cuda__weights &w, size_t group,
+                                           unsigned groups, unsigned i, unsigned char *to) {
+    if (i < groups * 8)
+        awq_cuda__cp_async16(to + i * 16, w.scales + group * AWQ_CUDA__STRIP + i * 8, 16);
+    else if (w.zeros)
+        awq_cuda__cp_async16(to + i * 16, w.zeros + group * 8 + (i - groups * 8) * 4, 16);
+}
+
+AWQ_CUDA__DEVICE void awq_cuda__fetch_x(const awq_cuda__matmul_job &job, unsigned token,
+                                        unsigned block, unsigned chunk, void *to) {
+    unsigned k = block * AWQ_CUDA__BLOCK + chunk * 8;
+    bool valid = token < job.tokens && k < job.w.in_features;
+    awq_cuda__cp_async16(to, valid ? job.x + token * job.x_stride + k : job.x, valid ? 16 : 0);
+}
+
+/* =================================================================================================
+   >>gemv   1 .. 8 tokens: bytes of weights per second
+
+   A tile of y is one strip; the warps of a thread block take every so-many-th block of inputs. Each
+   streams its own weights through its own ring of stages, so no warp waits for another before the
+   tile ends, and has AWQ_CUDA__GEMV_STAGES - 1 blocks on their way while it works on one. The 8
+   tokens are the columns of the B operand; (q - zero) is exact in 16 bits, and a group's sums are
+   scaled in fp32.
+   ============================================================================================== */
+
+#define AWQ_CUDA__GEMV_STAGES 3
+#define AWQ_CUDA__GEMV_WARPS  16
+#define AWQ_CUDA__GEMV_ZEROS  (AWQ_CUDA__BLOCK * 2) /* bytes of a token that is not there */
+
+/* A stage: q, then scales and zeros, then x. */
+AWQ_CUDA__BOTH unsigned awq_cuda__gemv_stage_size(unsigned groups, unsigned tokens) {
+    return AWQ_CUDA__TILE + groups * 160 + tokens * AWQ_CUDA__BLOCK * 2;
+}
+
+template <unsigned GROUPS>
+AWQ_CUDA__DEVICE void awq_cuda__gemv_fetch(const awq_cuda__matmul_job &job, unsigned unit,
+                                           unsigned char *stage) {
+    unsigned lane = threadIdx.x % 32, strip = unit / job.w.blocks, block = unit % job.w.blocks;
+    const uint4 *q = awq_cuda__tile_at(job.w, strip, block);
+    unsigned char *x = stage + AWQ_CUDA__TILE + GROUPS * 160;
+    size_t group = awq_cuda__group_at(job.w, strip, block);
+#pragma unroll
+    for (unsigned i = lane; i < AWQ_CUDA__TILE / 16; i += 32)
+        awq_cuda__cp_async16(stage + i * 16, q + i, 16);
+    for (unsigned i = lane; i < GROUPS * 10; i += 32)
+        awq_cuda__fetch_grid(job.w, group, GROUPS, i, stage + AWQ_CUDA__TILE);
+    for (unsigned i = lane; i < job.tokens * 16; i += 32)
+        awq_cuda__fetch_x(job, i / 16, block, i % 16, awq_cuda__x_chunk(x, i / 16, i % 16));
+}
+
+/* sum += one block of inputs of one strip; x_row: of the lane's token */
+template <typename T, unsigned GROUPS>
+AWQ_CUDA__DEVICE void awq_cuda__gemv_add(const unsigned char *stage, unsigned char *x_row,
+                                         bool symmetric, float (*sum)[4]) {
+    const unsigned lane = threadIdx.x % 32;
+    const uint4 *q = reinterpret_cast<const uint4 *>(stage) + lane;
+    const uint4 *scales = reinterpret_cast<const uint4 *>(stage + AWQ_CUDA__TILE) + lane / 4;
+    const unsigned *zeros =
+        reinterpret_cast<const unsigned *>(stage + AWQ_CUDA__TILE + GROUPS * 128) + lane / 4;
+    uint4 words[4];
+    unsigned b[4];
+#pragma unroll
+    for (unsigned group = 0; group < GROUPS; group++) {
+        const unsigned packed_zeros = symmetric ? 0x88888888u : zeros[group * 8];
+        const uint4 scale = scales[group * 8];
+        unsigned zero[4][2];
+        float part[4][4] = { { 0 }, { 0 }, { 0 }, { 0 } };
+#pragma unroll
+        for (unsigned tile = 0; tile < 4; tile++)
+            awq_cuda__spread_zeros<T>(packed_zeros, tile, zero[tile]);
+#pragma unroll
+        for (unsigned k = group * 8 / GROUPS; k < (group + 1) * 8 / GROUPS; k++) {
+            if (k % 4 == 0)
+#pragma unroll
+                for (unsigned tile = 0; tile < 4; tile++) words[tile] = q[(tile * 2 + k / 4) * 32];
+            if (k % 2 == 0)
+                awq_cuda__ldmatrix_x4(b, x_row + ((2 * k + lane / 8) ^ (lane & 7u)) * 16);
+#pragma unroll
+            for (unsigned tile = 0; tile < 4; tile++) {
+                unsigned a[4];
+                awq_cuda__integers<T>(awq_cuda__word(words[tile], k % 4), zero[tile], a);
+                T::mma(part[tile], a, b + k % 2 * 2);
+            }
+        }
+#pragma unroll
+        for (unsigned tile = 0; tile < 4; tile++) {
+            unsigned s = awq_cuda__word(scale, tile);
+            float low = T::to_float(static_cast<uint16_t>(s & 0xffffu));
+            float high = T::to_float(static_cast<uint16_t>(s >> 16));
+            for (unsigned i = 0; i < 4; i++) sum[tile][i] += (i < 2 ? low : high) * part[tile][i];
+        }
+    }
+}
+
+/* This warp's sums of a strip, tokens by rows, for awq_cuda__finish. */
+AWQ_CUDA__DEVICE void awq_cuda__gemv_leave(unsigned tokens, float (*sum)[4], float *sums) {
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (unsigned tile = 0; tile < 4; tile++)
+#pragma unroll
+        for (unsigned i = 0; i < 4; i++) {
+            unsigned token = lane % 4 * 2 + i % 2, row = tile * 16 + lane / 4 + i / 2 * 8;
+            if (token < tokens)
+                sums[(warp * tokens + token) * (AWQ_CUDA__STRIP + 4) + row] = sum[tile][i];
+            sum[tile][i] = 0;
+        }
+}
+
+template <typename T, unsigned GROUPS>
+static __global__ void __launch_bounds__(32 * AWQ_CUDA__GEMV_WARPS, 1)
+awq_cuda__gemv(awq_cuda__matmul_job job) {
+#if AWQ_CUDA__TENSOR
+    /* flag | a token of zeros | sums of all warps | stages of all warps */
+    AWQ_CUDA__SHARED(shared);
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    const unsigned stage_size = awq_cuda__gemv_stage_size(GROUPS, job.tokens);
+    unsigned *flag = reinterpret_cast<unsigned *>(shared);
+    unsigned char *no_token = shared + 128;
+    float *sums = reinterpret_cast<float *>(no_token + AWQ_CUDA__GEMV_ZEROS);
+    unsigned char *ring = reinterpret_cast<unsigned char *>(
+                              sums + warps * job.tokens * (AWQ_CUDA__STRIP + 4)) +
+                          warp * AWQ_CUDA__GEMV_STAGES * stage_size;
+    const unsigned begin = blockIdx.x * job.units, end = awq_cuda__stripe_end(job);
+    unsigned unit = begin + warp, next = unit, at = 0, fetch_at = 0;
+    float sum[4][4] = { { 0 }, { 0 }, { 0 }, { 0 } };
+    for (unsigned i = threadIdx.x; i < AWQ_CUDA__GEMV_ZEROS / 4; i += blockDim.x)
+        reinterpret_cast<unsigned *>(no_token)[i] = 0;
+    __syncthreads();
+    for (unsigned i = 0; i < AWQ_CUDA__GEMV_STAGES - 1; i++, next += warps) {
+        if (next < end) awq_cuda__gemv_fetch<GROUPS>(job, next, ring + fetch_at * stage_size);
+        awq_cuda__cp_async_commit();
+        fetch_at++;
+    }
+    for (unsigned strip = begin / job.w.blocks; strip * job.w.blocks < end; strip++) {
+        const unsigned strip_end =
+            (strip + 1) * job.w.blocks < end ? (strip + 1) * job.w.blocks : end;
+        for (; unit < strip_end; unit += warps, next += warps) {
+            unsigned char *stage = ring + at * stage_size;
+            unsigned char *x = stage + AWQ_CUDA__TILE + GROUPS * 160;
+            awq_cuda__cp_async_wait<AWQ_CUDA__GEMV_STAGES - 2>();
+            __syncwarp(); /* all lanes' copies are here, and nobody reads the stage before */
+            if (next < end) awq_cuda__gemv_fetch<GROUPS>(job, next, ring + fetch_at * stage_size);
+            awq_cuda__cp_async_commit();
+            awq_cuda__gemv_add<T, GROUPS>(
+                stage, lane % 8 < job.tokens ? x + lane % 8 * AWQ_CUDA__BLOCK * 2 : no_token,
+                job.w.zeros == NULL, sum);
+            at = at + 1 == AWQ_CUDA__GEMV_STAGES ? 0 : at + 1;
+            fetch_at = fetch_at + 1 == AWQ_CUDA__GEMV_STAGES ? 0 : fetch_at + 1;
+        }
+        awq_cuda__gemv_leave(job.tokens, sum, sums);
+        __syncthreads();
+        awq_cuda__finish<T, AWQ_CUDA__STRIP>(job, strip, job.tokens, sums, warps, flag);
+        __syncthreads();
+    }
+    awq_cuda__cp_async_wait<0>();
+#else
+    (void)job;
+#endif
+}
+
+/* =================================================================================================
+   >>gemm   more tokens: tiles of 128 rows x 16 .. 128 tokens
+
+   8 warps: 4 times 32 rows; the other half of them takes the other 64 inputs of a block (up to 64
+   tokens) or the other 64 tokens. Weights go through shared memory only to be on their way early: a
+   lane reads back the 16 bytes that are its own operand. x is read by ldmatrix.
+   ============================================================================================== */
+
+#define AWQ_CUDA__GEMM_ROWS    128
+#define AWQ_CUDA__GEMM_THREADS 256
+
+/* A stage: q of two strips, scales and zeros of two strips, then x. */
+AWQ_CUDA__BOTH unsigned awq_cuda__gemm_stage_size(unsigned groups, unsigned tokens) {
+    return 2 * (AWQ_CUDA__TILE + groups * 160) + tokens * AWQ_CUDA__BLOCK * 2;
+}
+
+template <unsigned TOKENS>
+AWQ_CUDA__DEVICE void awq_cuda__gemm_fetch(const awq_cuda__matmul_job &job, unsigned unit,
+                                           unsigned char *stage) {
+    const unsigned groups = job.w.block_groups;
+    unsigned tile = unit / job.w.blocks, block = unit % job.w.blocks;
+    awq_cuda__place place = awq_cuda__place_of(job, tile);
+    unsigned char *grids = stage + 2 * AWQ_CUDA__TILE, *x = grids + 2 * groups * 160;
+#pragma unroll
+    for (unsigned s = 0; s < 2; s++) {
+        unsigned strip = place.row_tile * 2 + s;
+        if (strip >= job.w.strips) strip = job.w.strips - 1; /* its sums are not stored */
+        awq_cuda__cp_async16(stage + s * AWQ_CUDA__TILE + threadIdx.x * 16,
+                             awq_cuda__tile_at(job.w, strip, block) + threadIdx.x, 16);
+        if (threadIdx.x < groups * 10)
+            awq_cuda__fetch_grid(job.w, awq_cuda__group_at(job.w, strip, block), groups,
+                                 threadIdx.x, grids + s * groups * 160);
+    }
+#pragma unroll
+    for (unsigned i = threadIdx.x; i < TOKENS * 16; i += AWQ_CUDA__GEMM_THREADS)
+        awq_cuda__fetch_x(job, place.token_tile * TOKENS + i / 16, block, i % 16,
+                          awq_cuda__x_chunk(x, i / 16, i % 16));
+}
+
+/* The grid of a tile of 16 rows from the scales and zeros of a strip in shared memory. */
+template <typename T>
+AWQ_CUDA__DEVICE awq_cuda__grid awq_cuda__load_grid(const unsigned char *grids, unsigned groups,
+                                                    unsigned group, unsigned tile,
+                                                    bool symmetric) {
+    const unsigned g = threadIdx.x % 32 / 4;
+    unsigned scales = reinterpret_cast<const unsigned *>(grids)[(group * 8 + g) * 4 + tile];
+    unsigned zeros = symmetric ? 0x88888888u
+                               : reinterpret_cast<const unsigned *>(grids + groups * 128)[group * 8 + g];
+    awq_cuda__grid grid;
+    awq_cuda__spread_zeros<T>(zeros, tile, grid.zero);
+    grid.scale[0] = __byte_perm(scales, 0, 0x1010);
+    grid.scale[1] = __byte_perm(scales, 0, 0x3232);
+    return grid;
+}
+
+/* sum += k-steps [begin, end) of 16 inputs: 32 rows x 8 N tokens of this warp, whose x begins at
+   token `first` */
+template <typename T, unsigned N>
+AWQ_CUDA__DEVICE void awq_cuda__gemm_add(const awq_cuda__weights &w, unsigned char *stage,
+                                         unsigned first, unsigned begin, unsigned end,
+                                         float (*sum)[N][4]) {
+    const unsigned lane = threadIdx.x % 32, quarter = threadIdx.x / 32 % 4, groups = w.block_groups;
+    const unsigned tile = quarter % 2 * 2, step = 8 / groups;
+    const uint4 *q = reinterpret_cast<const uint4 *>(stage + quarter / 2 * AWQ_CUDA__TILE) + lane;
+    unsigned char *grids = stage + 2 * AWQ_CUDA__TILE, *x = grids + 2 * groups * 160;
+    awq_cuda__grid grid[2];
+    grids += quarter / 2 * groups * 160;
+#pragma unroll 1
+    for (unsigned half = begin / 4; half < end / 4; half++) {
+        const uint4 words[2] = { q[(tile * 2 + half) * 32], q[(tile * 2 + 2 + half) * 32] };
+#pragma unroll
+        for (unsigned j = 0; j < 4; j++) {
+            const unsigned k = half * 4 + j;
+            unsigned b[N][2];
+            if (j == 0 || k % step == 0)
+                for (unsigned i = 0; i < 2; i++)
+                    grid[i] = awq_cuda__load_grid<T>(grids, groups, k / step, tile + i,
+                                                     w.zeros == NULL);
+#pragma unroll
+            for (unsigned n = 0; n < N; n += 2)
+                awq_cuda__ldmatrix_x4(b[n], awq_cuda__x_chunk(x, first + n * 8 + lane / 16 * 8 +
+                                                                     lane % 8,
+                                                              2 * k + lane / 8 % 2));
+#pragma unroll
+            for (unsigned i = 0; i < 2; i++) {
+                unsigned a[4];
+                awq_cuda__numbers<T>(awq_cuda__word(words[i], j), grid[i], a);
+#pragma unroll
+                for (unsigned n = 0; n < N; n++) T::mma(sum[i][n], a, b[n]);
+            }
+        }
+    }
+}
+
+/* This warp's sums of 32 rows become, or are added to, tokens x rows in shared memory. */
+template <unsigned N>
+AWQ_CUDA__DEVICE void awq_cuda__gemm_leave(unsigned first, bool add, float (*sum)[N][4],
+                                           float *sums) {
+    const unsigned lane = threadIdx.x % 32, quarter = threadIdx.x / 32 % 4;
+#pragma unroll
+    for (unsigned i = 0; i < 2; i++)
+#pragma unroll
+        for (unsigned n = 0; n < N; n++)
+#pragma unroll
+            for (unsigned e = 0; e < 4; e++) {
+                float *at = sums + (first + n * 8 + lane % 4 * 2 + e % 2) * (AWQ_CUDA__GEMM_ROWS + 4) +
+                            quarter * 32 + i * 16 + lane / 4 + e / 2 * 8;
+                *at = add ? *at + sum[i][n][e] : sum[i][n][e];
+                sum[i][n][e] = 0;
+            }
+}
+
+template <typename T, unsigned TOKENS, unsigned STAGES>
+static __global__ void __launch_bounds__(AWQ_CUDA__GEMM_THREADS, 1)
+awq_cuda__gemm(awq_cuda__matmul_job job) {
+#if AWQ_CUDA__TENSOR
+    /* flag | sums | stages */
+    AWQ_CUDA__SHARED(shared);
+    constexpr bool split = TOKENS <= 64; /* the inputs, between the two halves of the warps */
+    constexpr unsigned n = (split ? TOKENS : TOKENS / 2) / 8;
+    const unsigned stage_size = awq_cuda__gemm_stage_size(job.w.block_groups, TOKENS);
+    const unsigned other = threadIdx.x / 128, first = split ? 0 : other * 8 * n;
+    unsigned *flag = reinterpret_cast<unsigned *>(shared);
+    float *sums = reinterpret_cast<float *>(shared + 128);
+    unsigned char *ring =
+        reinterpret_cast<unsigned char *>(sums + TOKENS * (AWQ_CUDA__GEMM_ROWS + 4));
+    const unsigned begin = blockIdx.x * job.units, end = awq_cuda__stripe_end(job);
+    unsigned unit = begin, at = 0, fetch_at = 0;
+    float sum[2][n][4];
+#pragma unroll
+    for (unsigned i = 0; i < 2 * n * 4; i++) sum[i / (n * 4)][i / 4 % n][i % 4] = 0;
+    for (; fetch_at < STAGES - 1; fetch_at++) {
+        if (begin + fetch_at < end)
+            awq_cuda__gemm_fetch<TOKENS>(job, begin + fetch_at, ring + fetch_at * stage_size);
+        awq_cuda__cp_async_commit();
+    }
+    for (unsigned tile = begin / job.w.blocks; tile * job.w.blocks < end; tile++) {
+        const unsigned tile_end = (tile + 1) * job.w.blocks < end ? (tile + 1) * job.w.blocks : end;
+        for (; unit < tile_end; unit++) {
+            awq_cuda__cp_async_wait<STAGES - 2>();
+            __syncthreads(); /* all threads' copies are here, and nobody reads the stage before */
+            if (unit + STAGES - 1 < end)
+                awq_cuda__gemm_fetch<TOKENS>(job, unit + STAGES - 1, ring + fetch_at * stage_size);
+            awq_cuda__cp_async_commit();
+            awq_cuda__gemm_add<T, n>(job.w, ring + at * stage_size, first, split ? other * 4 : 0,
+                                     split ? other * 4 + 4 : 8, sum);
+            at = at + 1 == STAGES ? 0 : at + 1;
+            fetch_at = fetch_at + 1 == STAGES ? 0 : fetch_at + 1;
+        }
+        if (!split || other) awq_cuda__gemm_leave<n>(first, false, sum, sums);
+        __syncthreads();
+        if (split) {
+            if (!other) awq_cuda__gemm_leave<n>(first, true, sum, sums);
+            __syncthreads();
+        }
+        awq_cuda__finish<T, AWQ_CUDA__GEMM_ROWS>(job, tile, TOKENS, sums, 1, flag);
+        __syncthreads();
+    }
+    awq_cuda__cp_async_wait<0>();
+#else
+    (void)job;
+#endif
+}
+
+#endif /* !AWQ_CUDA__HIP */
+
+/* =================================================================================================
+   >>portable   the linear without tensor cores: every device
+   ============================================================================================== */
 
 #define AWQ_CUDA__PORTABLE_WARPS  4
 #define AWQ_CUDA__PORTABLE_TOKENS 4
@@ -676,17 +1457,284 @@ awq_cuda__portable(awq_cuda__matmul_job job) {
     }
 }
 
-static awq_status awq_cuda__run_portable(awq_cuda *cuda, awq_dtype dtype,
-                                         const awq_cuda__matmul_job *job) {
-    const unsigned shared =
-        AWQ_CUDA__PORTABLE_WARPS * 4 * AWQ_CUDA__PORTABLE_TOKENS * AWQ_CUDA__STRIP * 4;
-    void (*kernel)(awq_cuda__matmul_job) =
-        dtype == AWQ_F16 ? awq_cuda__portable<awq_cuda__f16> : awq_cuda__portable<awq_cuda__bf16>;
-    dim3 grid(job->w.strips,
-              static_cast<unsigned>(awq_cuda__ceil_div(job->tokens, AWQ_CUDA__PORTABLE_TOKENS)));
-    if (grid.y > 65535) return AWQ_ERR_RANGE;
-    AWQ_CUDA__LAUNCH(kernel, grid, 32 * AWQ_CUDA__PORTABLE_WARPS, shared, cuda->stream, *job);
+/* =================================================================================================
+   >>pick   which kernel, how many thread blocks, how much memory
+   ============================================================================================== */
+
+typedef void awq_cuda__matmul_kernel(awq_cuda__matmul_job);
+
+/* How a matmul is launched. */
+struct awq_cuda__plan {
+    awq_cuda__matmul_kernel *kernel;
+    unsigned rows, tokens; /* of a tile */
+    unsigned row_tiles, token_tiles;
+    unsigned units, blocks; /* of one thread block; thread blocks */
+    unsigned threads, shared;
+    size_t workspace;       /* bytes, counters included; 0: no tile is cut */
+};
+
+#if !AWQ_CUDA__HIP
+
+/* Counters, the same bytes for every call, and two parts of a tile of y per multiprocessor. */
+static size_t awq_cuda__counters_size(const awq_cuda *cuda) {
+    return awq_cuda__ceil_div(static_cast<size_t>(cuda->processors) * 4, 256) * 256;
+}
+static size_t awq_cuda__workspace(const awq_cuda *cuda, size_t tile) {
+    return awq_cuda__counters_size(cuda) + static_cast<size_t>(cuda->processors) * 2 * tile * 4;
+}
+
+/* Stripes of `blocks` units per tile for about one thread block per multiprocessor. Whole tiles,
+   whose sums nobody has to add, where that is hardly longer. */
+static awq_status awq_cuda__plan_stripes(const awq_cuda *cuda, const awq_cuda__weights *w,
+                                         size_t tokens, awq_cuda__plan *plan) {
+    const size_t processors = static_cast<size_t>(cuda->processors);
+    size_t token_tiles = awq_cuda__ceil_div(tokens, plan->tokens);
+    size_t row_tiles = awq_cuda__ceil_div(w->out_features, plan->rows);
+    size_t tiles = row_tiles * token_tiles, units, whole;
+    if (token_tiles > 0x3fffffffu / row_tiles || tiles > 0x3fffffffu / w->blocks)
+        return AWQ_ERR_RANGE;
+    units = awq_cuda__ceil_div(tiles * w->blocks, processors);
+    whole = awq_cuda__ceil_div(tiles, processors) * w->blocks;
+    if (whole * 16 <= units * 17) units = whole;
+    plan->token_tiles = static_cast<unsigned>(token_tiles);
+    plan->row_tiles = static_cast<unsigned>(row_tiles);
+    plan->units = static_cast<unsigned>(units);
+    plan->blocks = static_cast<unsigned>(awq_cuda__ceil_div(tiles * w->blocks, units));
+    if (units % w->blocks == 0) return AWQ_OK;
+    plan->workspace = awq_cuda__workspace(cuda, plan->rows * plan->tokens);
+    return AWQ_OK;
+}
+
+template <typename T> static awq_cuda__matmul_kernel *awq_cuda__gemv_of(unsigned groups) {
+    return groups == 4 ? awq_cuda__gemv<T, 4> : groups == 2 ? awq_cuda__gemv<T, 2>
+                                                            : awq_cuda__gemv<T, 1>;
+}
+
+static awq_status awq_cuda__plan_gemv(const awq_cuda *cuda, awq_dtype dtype,
+                                      const awq_cuda__weights *w, size_t tokens,
+                                      awq_cuda__plan *plan) {
+    size_t fixed = 128 + AWQ_CUDA__GEMV_ZEROS, warps;
+    size_t per_warp = tokens * (AWQ_CUDA__STRIP + 4) * 4 +
+                      AWQ_CUDA__GEMV_STAGES *
+                          awq_cuda__gemv_stage_size(w->block_groups, static_cast<unsigned>(tokens));
+    if (tokens > 8) return AWQ_ERR_RANGE;
+    warps = awq_cuda__min((cuda->shared_size - fixed) / per_warp, AWQ_CUDA__GEMV_WARPS);
+    plan->kernel = dtype == AWQ_F16 ? awq_cuda__gemv_of<awq_cuda__f16>(w->block_groups)
+                                    : awq_cuda__gemv_of<awq_cuda__bf16>(w->block_groups);
+    plan->rows = AWQ_CUDA__STRIP;
+    plan->tokens = static_cast<unsigned>(tokens);
+    plan->threads = static_cast<unsigned>(warps) * 32;
+    plan->shared = static_cast<unsigned>(fixed + warps * per_warp);
+    return awq_cuda__plan_stripes(cuda, w, tokens, plan);
+}
+
+static size_t awq_cuda__gemm_shared(const awq_cuda__weights *w, unsigned tokens, unsigned stages) {
+    return 128 + tokens * (AWQ_CUDA__GEMM_ROWS + 4) * 4 +
+           stages * awq_cuda__gemm_stage_size(w->block_groups, tokens);
+}
+
+/* The smallest tile that takes all tokens, or the largest that fits. */
+template <typename T>
+static void awq_cuda__choose_gemm(const awq_cuda *cuda, const awq_cuda__weights *w, size_t tokens,
+                                  awq_cuda__plan *plan) {
+    unsigned stages = 3;
+    plan->tokens = tokens <= 16 ? 16 : tokens <= 32 ? 32 : tokens <= 64 ? 64 : 128;
+    if (plan->tokens == 128 && awq_cuda__gemm_shared(w, 128, 3) > cuda->shared_size)
+        plan->tokens = 64;
+    if (plan->tokens == 16) plan->kernel = awq_cuda__gemm<T, 16, 3>;
+    else if (plan->tokens == 32) plan->kernel = awq_cuda__gemm<T, 32, 3>;
+    else if (plan->tokens == 128) plan->kernel = awq_cuda__gemm<T, 128, 3>;
+    else if (awq_cuda__gemm_shared(w, 64, 3) <= cuda->shared_size)
+        plan->kernel = awq_cuda__gemm<T, 64, 3>;
+    else {
+        plan->kernel = awq_cuda__gemm<T, 64, 2>;
+        stages = 2;
+    }
+    plan->shared = static_cast<unsigned>(awq_cuda__gemm_shared(w, plan->tokens, stages));
+}
+
+static awq_status awq_cuda__plan_gemm(const awq_cuda *cuda, awq_dtype dtype,
+                                      const awq_cuda__weights *w, size_t tokens,
+                                      awq_cuda__plan *plan) {
+    if (dtype == AWQ_F16) awq_cuda__choose_gemm<awq_cuda__f16>(cuda, w, tokens, plan);
+    else awq_cuda__choose_gemm<awq_cuda__bf16>(cuda, w, tokens, plan);
+    plan->rows = AWQ_CUDA__GEMM_ROWS;
+    plan->threads = AWQ_CUDA__GEMM_THREADS;
+    return awq_cuda__plan_stripes(cuda, w, tokens, plan);
+}
+
+#endif /* !AWQ_CUDA__HIP */
+
+static awq_status awq_cuda__plan_portable(awq_dtype dtype, const awq_cuda__weights *w,
+                                          size_t tokens, awq_cuda__plan *plan) {
+    if (tokens > static_cast<size_t>(65535) * AWQ_CUDA__PORTABLE_TOKENS) return AWQ_ERR_RANGE;
+    plan->kernel = dtype == AWQ_F16 ? awq_cuda__portable<awq_cuda__f16>
+                                    : awq_cuda__portable<awq_cuda__bf16>;
+    plan->row_tiles = w->strips;
+    plan->token_tiles =
+        static_cast<unsigned>(awq_cuda__ceil_div(tokens, AWQ_CUDA__PORTABLE_TOKENS));
+    plan->threads = 32 * AWQ_CUDA__PORTABLE_WARPS;
+    plan->shared = AWQ_CUDA__PORTABLE_WARPS * 4 * AWQ_CUDA__PORTABLE_TOKENS * AWQ_CUDA__STRIP * 4;
+    return AWQ_OK;
+}
+
+static awq_status awq_cuda__plan_of(const awq_cuda *cuda, awq_cuda_kernel kernel, awq_dtype dtype,
+                                    const awq_cuda__weights *w, size_t tokens,
+                                    awq_cuda__plan *plan) {
+    memset(plan, 0, sizeof *plan);
+    switch (kernel) {
+    case AWQ_CUDA_PORTABLE: return awq_cuda__plan_portable(dtype, w, tokens, plan);
+#if !AWQ_CUDA__HIP
+    case AWQ_CUDA_GEMV: return awq_cuda__plan_gemv(cuda, dtype, w, tokens, plan);
+    case AWQ_CUDA_GEMM: return awq_cuda__plan_gemm(cuda, dtype, w, tokens, plan);
+#else
+    case AWQ_CUDA_GEMV:
+    case AWQ_CUDA_GEMM: (void)cuda; return AWQ_ERR_DEVICE;
+#endif
+    default: return AWQ_ERR_CONFIG;
+    }
+}
+
+/* Whether the device, and the code for it in this binary, can. */
+static awq_status awq_cuda__check_kernel(awq_cuda *cuda, awq_cuda_kernel kernel) {
+    if (kernel == AWQ_CUDA_PORTABLE || cuda->code_sm >= 80) return AWQ_OK;
+    cuda->needs = 80;
+    return AWQ_ERR_DEVICE;
+}
+
+AWQDEF awq_cuda_kernel awq_cuda_pick(const awq_cuda *cuda, const awq_cuda_tensor *tensor,
+                                     size_t tokens) {
+    (void)tensor;
+    if (!cuda || cuda->code_sm < 80) return AWQ_CUDA_PORTABLE;
+    return tokens <= 8 ? AWQ_CUDA_GEMV : AWQ_CUDA_GEMM;
+}
+
+AWQDEF size_t awq_cuda_workspace_size(const awq_cuda *cuda, size_t max_tokens) {
+    size_t tokens = max_tokens <= 16 ? 16 : max_tokens <= 32 ? 32 : max_tokens <= 64 ? 64 : 128;
+    if (!cuda || cuda->code_sm < 80) return 0;
+#if AWQ_CUDA__HIP
+    (void)tokens;
+    return 0;
+#else
+    return awq_cuda__workspace(cuda, AWQ_CUDA__GEMM_ROWS * tokens);
+#endif
+}
+
+/* =================================================================================================
+   >>device, >>matmul   the host's side
+   ============================================================================================== */
+
+static awq_status awq_cuda__failed(awq_cuda *cuda, AWQ_CUDA_API(Error_t) error) {
+    cuda->error = error;
+    return error == AWQ_CUDA_API(Success) ? AWQ_OK : AWQ_ERR_CUDA;
+}
+
+#if AWQ_CUDA__HIP
+static awq_status awq_cuda__query(awq_cuda *cuda, int device) {
+    int shared = 0;
+    AWQ_CUDA__TRY(awq_cuda__failed(
+        cuda, hipDeviceGetAttribute(&cuda->processors, hipDeviceAttributeMultiprocessorCount,
+                                    device)));
+    AWQ_CUDA__TRY(awq_cuda__failed(
+        cuda, hipDeviceGetAttribute(&shared, hipDeviceAttributeMaxSharedMemoryPerBlock, device)));
+    cuda->shared_size = static_cast<size_t>(shared);
+    return AWQ_OK;
+}
+#else
+static awq_status awq_cuda__query(awq_cuda *cuda, int device) {
+    static const cudaDeviceAttr which[4] = { cudaDevAttrComputeCapabilityMajor,
+                                             cudaDevAttrComputeCapabilityMinor,
+                                             cudaDevAttrMultiProcessorCount,
+                                             cudaDevAttrMaxSharedMemoryPerBlockOptin };
+    int value[4] = { 0, 0, 0, 0 };
+    cudaFuncAttributes code;
+    for (int i = 0; i < 4; i++)
+        AWQ_CUDA__TRY(awq_cuda__failed(cuda, cudaDeviceGetAttribute(&value[i], which[i], device)));
+    cuda->sm = value[0] * 10 + value[1];
+    cuda->processors = value[2];
+    cuda->shared_size = static_cast<size_t>(value[3]);
+    /* of the current device, so it must be this one */
+    AWQ_CUDA__TRY(awq_cuda__failed(
+        cuda, cudaFuncGetAttributes(&code, reinterpret_cast<const void *>(
+                                               &awq_cuda__portable<awq_cuda__f16>))));
+    cuda->code_sm = code.ptxVersion;
+    return AWQ_OK;
+}
+#endif
+
+AWQDEF awq_status awq_cuda_init(awq_cuda *cuda, int device, AWQ_CUDA_API(Stream_t) stream) {
+    int current = -1;
+    if (!cuda) return AWQ_ERR_NULL;
+    memset(cuda, 0, sizeof *cuda);
+    cuda->stream = stream;
+    AWQ_CUDA__TRY(awq_cuda__failed(cuda, AWQ_CUDA_API(GetDevice)(&current)));
+    if (device != current) return AWQ_ERR_RANGE;
+    return awq_cuda__query(cuda, device);
+}
+
+static awq_status awq_cuda__check_matmul(const awq_cuda_tensor *tensor, awq_matrix x,
+                                         awq_matrix residual, awq_matrix y) {
+    AWQ_CUDA__TRY(awq_cuda__check_tensor(tensor));
+    AWQ_CUDA__TRY(awq_cuda__check_rows(x, x.rows, tensor->in_features, tensor->dtype));
+    AWQ_CUDA__TRY(awq_cuda__check_rows(y, x.rows, tensor->out_features, tensor->dtype));
+    if (residual.data)
+        AWQ_CUDA__TRY(
+            awq_cuda__check_rows(residual, x.rows, tensor->out_features, tensor->dtype));
+    return awq_cuda__check_aligned(x);
+}
+
+static awq_status awq_cuda__run(awq_cuda *cuda, const awq_cuda__plan *plan,
+                                awq_cuda__matmul_job *job) {
+    unsigned char *workspace = static_cast<unsigned char *>(cuda->workspace);
+    dim3 grid(plan->blocks);
+    job->units = plan->units;
+    job->row_tiles = plan->row_tiles;
+    job->token_tiles = plan->token_tiles;
+    if (plan->workspace) {
+        if (!workspace || cuda->workspace_size < plan->workspace) return AWQ_ERR_MEMORY;
+        job->counters = reinterpret_cast<unsigned *>(workspace);
+        job->partials = reinterpret_cast<float *>(workspace + awq_cuda__counters_size(cuda));
+    }
+    if (plan->blocks == 0) grid = dim3(plan->row_tiles, plan->token_tiles);
+#if !AWQ_CUDA__HIP
+    if (plan->shared > 48 * 1024)
+        AWQ_CUDA__TRY(awq_cuda__failed(
+            cuda, cudaFuncSetAttribute(reinterpret_cast<const void *>(plan->kernel),
+                                       cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       static_cast<int>(plan->shared))));
+#endif
+    AWQ_CUDA__LAUNCH(plan->kernel, grid, plan->threads, plan->shared, cuda->stream, *job);
     return awq_cuda__launched(cuda);
+}
+
+AWQDEF awq_status awq_cuda_matmul_with(awq_cuda *cuda, awq_cuda_kernel kernel,
+                                       const awq_cuda_tensor *tensor, awq_matrix x,
+                                       const void *bias, awq_matrix residual, awq_matrix y) {
+    awq_cuda__matmul_job job;
+    awq_cuda__plan plan;
+    if (!cuda) return AWQ_ERR_NULL;
+    AWQ_CUDA__TRY(awq_cuda__check_matmul(tensor, x, residual, y));
+    AWQ_CUDA__TRY(awq_cuda__check_kernel(cuda, kernel));
+    if (x.rows == 0) return AWQ_OK;
+    memset(&job, 0, sizeof job);
+    job.w = awq_cuda__view(tensor);
+    AWQ_CUDA__TRY(awq_cuda__plan_of(cuda, kernel, tensor->dtype, &job.w, x.rows, &plan));
+    job.x = static_cast<const uint16_t *>(x.data);
+    job.x_stride = x.stride;
+    job.bias = static_cast<const uint16_t *>(bias);
+    job.residual = static_cast<const uint16_t *>(residual.data);
+    job.residual_stride = residual.stride;
+    job.y = static_cast<uint16_t *>(y.data);
+    job.y_stride = y.stride;
+    job.tokens = static_cast<unsigned>(x.rows);
+    return awq_cuda__run(cuda, &plan, &job);
+}
+
+AWQDEF awq_status awq_cuda_matmul(awq_cuda *cuda, const awq_cuda_tensor *tensor, awq_matrix x,
+                                  const void *bias, awq_matrix residual, awq_matrix y) {
+    if (!cuda || !tensor) return AWQ_ERR_NULL;
+    return awq_cuda_matmul_with(cuda, awq_cuda_pick(cuda, tensor, x.rows), tensor, x, bias,
+                                residual, y);
 }
 
 #endif /* AWQ_CUDA_IMPLEMENTATION */
