@@ -28,10 +28,11 @@
     FORMAT   strips of 64 rows, blocks of 128 inputs, three sections: q, scales, zeros
         q       for each strip, for each block: 4 tiles of 16 rows, for each 2 halves of 64 inputs,
                 for each 32 lanes of 16 bytes: 4 words, one for every 16 inputs (a k-step).
-                A word is one lane's share of the A operand of mma.m16n8k16, 16 rows x 16 inputs:
-                  bit    31..28 27..24 23..20 19..16 15..12 11..8   7..4   3..0
-                  row      g+8    g     g+8     g     g+8    g     g+8     g       g = lane / 4
-                  input  2t+9   2t+9   2t+1   2t+1   2t+8   2t+8   2t     2t       t = lane % 4
+                A word is one lane's share of the A operand of mma.m16n8k16, 16 rows x 16 inputs,
+                nibble n from bit 4 n + 2 on (nibble 7: bits 30, 31, 0, 1), g = lane / 4, t = lane % 4:
+                  nibble    7      6      5      4      3      2      1      0
+                  row      g+8    g      g+8    g      g+8    g      g+8    g
+                  input    2t+9   2t+9   2t+1   2t+1   2t+8   2t+8   2t     2t
         scales  for each strip, for each group: for g = 0..7, for each tile: rows g and g+8
         zeros   for each strip, for each group: for g = 0..7, a byte per tile: row g low, g+8 high
         Value   w = (q - zero) * scale; rows, inputs and groups are filled up with zero bytes.
@@ -213,10 +214,11 @@ AWQDEF size_t awq_cuda_workspace_size(const awq_cuda *cuda, size_t max_tokens);
     Memory    x.data a multiple of 16 bytes, its stride of 8 elements; y may be the residual
     Errors    NULL, SHAPE, DTYPE, MEMORY (alignment, workspace), CONFIG (no such kernel), RANGE (too
               many tokens for the kernel), DEVICE, CUDA
-    Numerics  fp32 sums in an order that depends on shape, kernel and device only. GEMV and portable:
-              (q - zero) is exact, a group's sum is scaled in fp32: as from float64 but for fp32
-              sums and the rounding of y. GEMM, WGMMA: What is rounded to dtype first, as
-              awq_cuda_dequantize and a GEMM would do.                                            */
+    Numerics  fp32 sums in an order that depends on shape, kernel and device only. Portable: What is
+              exact. GEMV, and GEMM up to 16 tokens: so it is, but its sums carry offset * (sum of
+              x of a group), offset = 256 for half of the rows, 16 for the other (bf16: 32), until
+              the group ends. GEMM for more tokens, WGMMA: What is rounded to dtype first, as
+              awq_cuda_dequantize and a GEMM of the host would do. docs/cuda.md has the bounds.   */
 AWQDEF awq_status awq_cuda_matmul(awq_cuda *cuda, const awq_cuda_tensor *tensor, awq_matrix x,
                                   const void *bias, awq_matrix residual, awq_matrix y);
 AWQDEF awq_status awq_cuda_matmul_with(awq_cuda *cuda, awq_cuda_kernel kernel,
@@ -390,8 +392,8 @@ AWQ_CUDA__BOTH uint16_t awq_cuda__float_to_bf16(float x) {
 }
 
 #if AWQ_CUDA__TENSOR
-/* Nibbles 0 and 4 of a word as a pair of numbers 1024 + q (bf16: 128 + q), and nibbles 1 and 5: of
-   fp16 as 64 + q, whose last bit is worth 1/16. Both are one AND-OR with the bits of the offset. */
+/* Two fields of a word, one in each half, become a pair of numbers: the mask leaves four bits of the
+   mantissa, the offset brings exponents that make the lowest of them worth 1. */
 AWQ_CUDA__DEVICE unsigned awq_cuda__take(unsigned word, unsigned mask, unsigned offset) {
     return awq_cuda__lop3<(0xf0 & 0xcc) | 0xaa>(word, mask, offset);
 }
@@ -406,8 +408,13 @@ struct awq_cuda__f16 {
         return awq_cuda__bits<uint16_t>(__float2half_rn(x));
     }
 #if AWQ_CUDA__TENSOR
-    AWQ_CUDA__DEVICE unsigned low(unsigned w) { return awq_cuda__take(w, 0x000f000fu, 0x64006400u); }
-    AWQ_CUDA__DEVICE unsigned high(unsigned w) { return awq_cuda__take(w, 0x00f000f0u, 0x54005400u); }
+    /* nibbles 0 and 4 as 256 + q, nibbles 1 and 5 as 16 + q */
+    static const unsigned low_offset = 0x5c005c00u, high_offset = 0x4c004c00u;
+    static const unsigned low_bits = 8, high_bits = 4;
+    AWQ_CUDA__DEVICE unsigned low(unsigned w) { return awq_cuda__take(w, 0x003c003cu, low_offset); }
+    AWQ_CUDA__DEVICE unsigned high(unsigned w) {
+        return awq_cuda__take(w, 0x03c003c0u, high_offset);
+    }
     AWQ_CUDA__DEVICE unsigned subtract(unsigned a, unsigned b) {
         return awq_cuda__bits<unsigned>(
             __hsub2(awq_cuda__bits<__half2>(a), awq_cuda__bits<__half2>(b)));
@@ -429,7 +436,10 @@ struct awq_cuda__bf16 {
     }
     AWQ_CUDA__DEVICE uint16_t from_float(float x) { return awq_cuda__float_to_bf16(x); }
 #if AWQ_CUDA__TENSOR
-    AWQ_CUDA__DEVICE unsigned low(unsigned w) { return awq_cuda__take(w, 0x000f000fu, 0x43004300u); }
+    /* both as 32 + q: a mantissa has no room for two fields */
+    static const unsigned low_offset = 0x42004200u, high_offset = 0x42004200u;
+    static const unsigned low_bits = 5, high_bits = 5;
+    AWQ_CUDA__DEVICE unsigned low(unsigned w) { return awq_cuda__take(w, 0x003c003cu, low_offset); }
     AWQ_CUDA__DEVICE unsigned high(unsigned w) { return low(w >> 4); }
     AWQ_CUDA__DEVICE unsigned subtract(unsigned a, unsigned b) {
         return awq_cuda__bits<unsigned>(
@@ -496,6 +506,11 @@ AWQ_CUDA__BOTH unsigned awq_cuda__row_of(unsigned tile, unsigned lane, unsigned 
 AWQ_CUDA__BOTH unsigned awq_cuda__input_of(unsigned half, unsigned word, unsigned lane,
                                            unsigned nibble) {
     return 64 * half + 16 * word + nibble / 2 % 2 * 8 + lane % 4 * 2 + nibble / 4;
+}
+
+/* q of nibble n of a word. */
+AWQ_CUDA__BOTH unsigned awq_cuda__get(unsigned word, unsigned n) {
+    return (word >> 2 | word << 30) >> 4 * n & 15u;
 }
 
 /* Zero points of rows g (low nibble) and g + 8 of a tile, from a group's 8 words. */
@@ -676,6 +691,7 @@ AWQ_CUDA__BOTH void awq_cuda__repack_chunk(const awq_cuda__repack_job &job, size
             if (row < job.w.out_features && col < job.w.in_features)
                 word[j] |= awq_cuda__nibble(job.from.q, row, col) << 4 * n;
         }
+        word[j] = word[j] << 2 | word[j] >> 30;
     }
     job.q[i] = make_uint4(word[0], word[1], word[2], word[3]);
 }
@@ -892,7 +908,7 @@ static __global__ void __launch_bounds__(128) awq_cuda__dequantize(awq_cuda__deq
         const uint16_t *scale = w.scales + ((group + k / step) * 8 + lane / 4) * 8 + tile * 2;
         unsigned zero = awq_cuda__zero_byte(w.zeros, group + k / step, lane / 4, tile);
         for (unsigned n = 0; n < 8; n++) {
-            int u = static_cast<int>(word >> 4 * n & 15u) - static_cast<int>(zero >> n % 2 * 4 & 15u);
+            int u = static_cast<int>(awq_cuda__get(word, n)) - static_cast<int>(zero >> n % 2 * 4 & 15u);
             rows[(awq_cuda__row_of(0, lane, n)) * AWQ_CUDA__DEQUANTIZE_STRIDE +
                  awq_cuda__input_of(k / 4, k % 4, lane, n)] =
                 T::from_float(static_cast<float>(u) * T::to_float(scale[n % 2]));
@@ -1039,31 +1055,61 @@ AWQ_CUDA__DEVICE void awq_cuda__finish(const awq_cuda__matmul_job &job, unsigned
    >>fragments   packed words to operands of the tensor cores
    ============================================================================================== */
 
-/* What a lane knows of one group of a tile: pairs (z, z), (s, s) of its rows g and g + 8. */
+/* The four registers of the A operand before anything is subtracted: offset + q. */
+template <typename T> AWQ_CUDA__DEVICE void awq_cuda__spread(unsigned word, unsigned *a) {
+    const unsigned rest = __byte_perm(word, 0, 0x0321); /* rotated by 8 bits */
+    a[0] = T::low(word);
+    a[1] = T::high(word);
+    a[2] = T::low(rest);
+    a[3] = T::high(rest);
+}
+
+/* What a lane knows of one group of a tile: pairs (offset + z), (s, s) of its rows g and g + 8. */
 struct awq_cuda__grid { unsigned zero[2], scale[2]; };
 
-/* zeros: a byte per tile, the low nibble of row g; its offsets are those of low() and high() */
+/* scales: of both rows; zeros: a byte per tile, row g low */
 template <typename T>
-AWQ_CUDA__DEVICE void awq_cuda__spread_zeros(unsigned zeros, unsigned tile, unsigned *zero) {
-    unsigned both = __byte_perm(zeros, 0, 0x4040 + tile * 0x0101);
-    zero[0] = T::low(both);
-    zero[1] = T::high(both);
+AWQ_CUDA__DEVICE awq_cuda__grid awq_cuda__grid_of(unsigned scales, unsigned zeros, unsigned tile) {
+    const unsigned both = __byte_perm(zeros, 0, 0x4040 + tile * 0x0101) << 2;
+    awq_cuda__grid grid;
+    grid.zero[0] = T::low(both);
+    grid.zero[1] = T::high(both);
+    grid.scale[0] = __byte_perm(scales, 0, 0x1010);
+    grid.scale[1] = __byte_perm(scales, 0, 0x3232);
+    return grid;
 }
 
-/* q - zero of a word, exactly: the A operand of 16 rows x 16 inputs */
-template <typename T>
-AWQ_CUDA__DEVICE void awq_cuda__integers(unsigned word, const unsigned *zero, unsigned *a) {
-    a[0] = T::subtract(T::low(word), zero[0]);
-    a[1] = T::subtract(T::high(word), zero[1]);
-    a[2] = T::subtract(T::low(word >> 8), zero[0]);
-    a[3] = T::subtract(T::high(word >> 8), zero[1]);
-}
-
-/* (q - zero) * scale, rounded once */
+/* (q - zero) * scale, the difference exact, the product rounded once */
 template <typename T>
 AWQ_CUDA__DEVICE void awq_cuda__numbers(unsigned word, const awq_cuda__grid &grid, unsigned *a) {
-    awq_cuda__integers<T>(word, grid.zero, a);
-    for (unsigned i = 0; i < 4; i++) a[i] = T::multiply(a[i], grid.scale[i % 2]);
+    awq_cuda__spread<T>(word, a);
+#pragma unroll
+    for (unsigned i = 0; i < 4; i++)
+        a[i] = T::multiply(T::subtract(a[i], grid.zero[i % 2]), grid.scale[i % 2]);
+}
+
+/* The A operand whose product with x is offset * (sum of x), for every row of a tile. */
+template <typename T> AWQ_CUDA__DEVICE void awq_cuda__offsets(unsigned *a) {
+    a[0] = a[2] = T::low_offset;
+    a[1] = a[3] = T::high_offset;
+}
+
+/* sum += scale * (part - (offset + zero) * (sum of x)), where `part` is of offset + q, and `base` =
+   offset * (sum of x) comes from the same instruction, so that what tensor cores cut off cancels */
+template <typename T>
+AWQ_CUDA__DEVICE void awq_cuda__add_group(unsigned scales, unsigned zeros, const float *part,
+                                          const float *base, float *sum) {
+    const float low = T::to_float(static_cast<uint16_t>(scales & 0xffffu));
+    const float high = T::to_float(static_cast<uint16_t>(scales >> 16));
+    /* 1 + zero / offset, by bits */
+    const float low_z =
+        awq_cuda__bits<float>(0x3f800000u | (zeros & 15u) << (23 - T::low_bits));
+    const float high_z =
+        awq_cuda__bits<float>(0x3f800000u | (zeros >> 4 & 15u) << (23 - T::high_bits));
+    sum[0] += low * (part[0] - low_z * base[0]);
+    sum[1] += low * (part[1] - low_z * base[1]);
+    sum[2] += high * (part[2] - high_z * base[2]);
+    sum[3] += high * (part[3] - high_z * base[3]);
 }
 
 AWQ_CUDA__DEVICE unsigned awq_cuda__word(const uint4 &v, unsigned i) {
@@ -1098,8 +1144,8 @@ AWQ_CUDA__DEVICE void awq_cuda__fetch_x(const awq_cuda__matmul_job &job, unsigne
    A tile of y is one strip; the warps of a thread block take every so-many-th block of inputs. Each
    streams its own weights through its own ring of stages, so no warp waits for another before the
    tile ends, and has AWQ_CUDA__GEMV_STAGES - 1 blocks on their way while it works on one. The 8
-   tokens are the columns of the B operand; (q - zero) is exact in 16 bits, and a group's sums are
-   scaled in fp32.
+   tokens are the columns of the B operand. Zero points and scales are applied to a group's sums in
+   fp32: nothing is done to a weight but taking it out of its word.
    ============================================================================================== */
 
 #define AWQ_CUDA__GEMV_STAGES 3
@@ -1111,25 +1157,39 @@ AWQ_CUDA__BOTH unsigned awq_cuda__gemv_stage_size(unsigned groups, unsigned toke
     return AWQ_CUDA__TILE + groups * 160 + tokens * AWQ_CUDA__BLOCK * 2;
 }
 
+/* The block a warp fetches next. q, and grids of groups, follow one another from strip to strip. */
+struct awq_cuda__cursor { unsigned unit, strip, block; };
+
+AWQ_CUDA__DEVICE void awq_cuda__advance(const awq_cuda__weights &w, unsigned units,
+                                        awq_cuda__cursor *at) {
+    at->unit += units;
+    at->block += units;
+    while (at->block >= w.blocks) {
+        at->block -= w.blocks;
+        at->strip++;
+    }
+}
+
 template <unsigned GROUPS>
-AWQ_CUDA__DEVICE void awq_cuda__gemv_fetch(const awq_cuda__matmul_job &job, unsigned unit,
+AWQ_CUDA__DEVICE void awq_cuda__gemv_fetch(const awq_cuda__matmul_job &job, awq_cuda__cursor at,
                                            unsigned char *stage) {
-    unsigned lane = threadIdx.x % 32, strip = unit / job.w.blocks, block = unit % job.w.blocks;
-    const uint4 *q = awq_cuda__tile_at(job.w, strip, block);
+    const unsigned lane = threadIdx.x % 32;
+    const uint4 *q = job.w.q + static_cast<size_t>(at.unit) * (AWQ_CUDA__TILE / 16) + lane;
+    const size_t group =
+        job.w.strip_groups == 1 ? at.strip : static_cast<size_t>(at.unit) * GROUPS;
     unsigned char *x = stage + AWQ_CUDA__TILE + GROUPS * 160;
-    size_t group = awq_cuda__group_at(job.w, strip, block);
 #pragma unroll
-    for (unsigned i = lane; i < AWQ_CUDA__TILE / 16; i += 32)
-        awq_cuda__cp_async16(stage + i * 16, q + i, 16);
+    for (unsigned i = 0; i < AWQ_CUDA__TILE / 512; i++)
+        awq_cuda__cp_async16(stage + lane * 16 + i * 512, q + i * 32, 16);
     for (unsigned i = lane; i < GROUPS * 10; i += 32)
         awq_cuda__fetch_grid(job.w, group, GROUPS, i, stage + AWQ_CUDA__TILE);
     for (unsigned i = lane; i < job.tokens * 16; i += 32)
-        awq_cuda__fetch_x(job, i / 16, block, i % 16, awq_cuda__x_chunk(x, i / 16, i % 16));
+        awq_cuda__fetch_x(job, i / 16, at.block, i % 16, awq_cuda__x_chunk(x, i / 16, i % 16));
 }
 
 /* sum += one block of inputs of one strip; x_row: of the lane's token */
 template <typename T, unsigned GROUPS>
-AWQ_CUDA__DEVICE void awq_cuda__gemv_add(const unsigned char *stage, unsigned char *x_row,
+AWQ_CUDA__DEVICE void awq_cuda__gemv_add(const unsigned char *stage, const unsigned char *x_row,
                                          bool symmetric, float (*sum)[4]) {
     const unsigned lane = threadIdx.x % 32;
     const uint4 *q = reinterpret_cast<const uint4 *>(stage) + lane;
@@ -1137,16 +1197,11 @@ AWQ_CUDA__DEVICE void awq_cuda__gemv_add(const unsigned char *stage, unsigned ch
     const unsigned *zeros =
         reinterpret_cast<const unsigned *>(stage + AWQ_CUDA__TILE + GROUPS * 128) + lane / 4;
     uint4 words[4];
-    unsigned b[4];
+    unsigned a[4], offsets[4], b[4];
+    awq_cuda__offsets<T>(offsets);
 #pragma unroll
     for (unsigned group = 0; group < GROUPS; group++) {
-        const unsigned packed_zeros = symmetric ? 0x88888888u : zeros[group * 8];
-        const uint4 scale = scales[group * 8];
-        unsigned zero[4][2];
-        float part[4][4] = { { 0 }, { 0 }, { 0 }, { 0 } };
-#pragma unroll
-        for (unsigned tile = 0; tile < 4; tile++)
-            awq_cuda__spread_zeros<T>(packed_zeros, tile, zero[tile]);
+        float part[4][4] = { { 0 }, { 0 }, { 0 }, { 0 } }, base[4] = { 0 };
 #pragma unroll
         for (unsigned k = group * 8 / GROUPS; k < (group + 1) * 8 / GROUPS; k++) {
             if (k % 4 == 0)
@@ -1154,20 +1209,19 @@ AWQ_CUDA__DEVICE void awq_cuda__gemv_add(const unsigned char *stage, unsigned ch
                 for (unsigned tile = 0; tile < 4; tile++) words[tile] = q[(tile * 2 + k / 4) * 32];
             if (k % 2 == 0)
                 awq_cuda__ldmatrix_x4(b, x_row + ((2 * k + lane / 8) ^ (lane & 7u)) * 16);
+            T::mma(base, offsets, b + k % 2 * 2);
 #pragma unroll
             for (unsigned tile = 0; tile < 4; tile++) {
-                unsigned a[4];
-                awq_cuda__integers<T>(awq_cuda__word(words[tile], k % 4), zero[tile], a);
+                awq_cuda__spread<T>(awq_cuda__word(words[tile], k % 4), a);
                 T::mma(part[tile], a, b + k % 2 * 2);
             }
         }
+        const uint4 scale = scales[group * 8];
+        const unsigned zero = symmetric ? 0x88888888u : zeros[group * 8];
 #pragma unroll
-        for (unsigned tile = 0; tile < 4; tile++) {
-            unsigned s = awq_cuda__word(scale, tile);
-            float low = T::to_float(static_cast<uint16_t>(s & 0xffffu));
-            float high = T::to_float(static_cast<uint16_t>(s >> 16));
-            for (unsigned i = 0; i < 4; i++) sum[tile][i] += (i < 2 ? low : high) * part[tile][i];
-        }
+        for (unsigned tile = 0; tile < 4; tile++)
+            awq_cuda__add_group<T>(awq_cuda__word(scale, tile), zero >> 8 * tile, part[tile], base,
+                                   sum[tile]);
     }
 }
 
@@ -1200,26 +1254,29 @@ awq_cuda__gemv(awq_cuda__matmul_job job) {
                               sums + warps * job.tokens * (AWQ_CUDA__STRIP + 4)) +
                           warp * AWQ_CUDA__GEMV_STAGES * stage_size;
     const unsigned begin = blockIdx.x * job.units, end = awq_cuda__stripe_end(job);
-    unsigned unit = begin + warp, next = unit, at = 0, fetch_at = 0;
+    unsigned unit = begin + warp, at = 0, fetch_at = 0;
+    awq_cuda__cursor next = { unit, unit / job.w.blocks, unit % job.w.blocks };
     float sum[4][4] = { { 0 }, { 0 }, { 0 }, { 0 } };
     for (unsigned i = threadIdx.x; i < AWQ_CUDA__GEMV_ZEROS / 4; i += blockDim.x)
         reinterpret_cast<unsigned *>(no_token)[i] = 0;
     __syncthreads();
-    for (unsigned i = 0; i < AWQ_CUDA__GEMV_STAGES - 1; i++, next += warps) {
-        if (next < end) awq_cuda__gemv_fetch<GROUPS>(job, next, ring + fetch_at * stage_size);
+    for (; fetch_at < AWQ_CUDA__GEMV_STAGES - 1; fetch_at++) {
+        if (next.unit < end) awq_cuda__gemv_fetch<GROUPS>(job, next, ring + fetch_at * stage_size);
         awq_cuda__cp_async_commit();
-        fetch_at++;
+        awq_cuda__advance(job.w, warps, &next);
     }
     for (unsigned strip = begin / job.w.blocks; strip * job.w.blocks < end; strip++) {
         const unsigned strip_end =
             (strip + 1) * job.w.blocks < end ? (strip + 1) * job.w.blocks : end;
-        for (; unit < strip_end; unit += warps, next += warps) {
-            unsigned char *stage = ring + at * stage_size;
-            unsigned char *x = stage + AWQ_CUDA__TILE + GROUPS * 160;
+        for (; unit < strip_end; unit += warps) {
+            const unsigned char *stage = ring + at * stage_size;
+            const unsigned char *x = stage + AWQ_CUDA__TILE + GROUPS * 160;
             awq_cuda__cp_async_wait<AWQ_CUDA__GEMV_STAGES - 2>();
             __syncwarp(); /* all lanes' copies are here, and nobody reads the stage before */
-            if (next < end) awq_cuda__gemv_fetch<GROUPS>(job, next, ring + fetch_at * stage_size);
+            if (next.unit < end)
+                awq_cuda__gemv_fetch<GROUPS>(job, next, ring + fetch_at * stage_size);
             awq_cuda__cp_async_commit();
+            awq_cuda__advance(job.w, warps, &next);
             awq_cuda__gemv_add<T, GROUPS>(
                 stage, lane % 8 < job.tokens ? x + lane % 8 * AWQ_CUDA__BLOCK * 2 : no_token,
                 job.w.zeros == NULL, sum);
@@ -1253,80 +1310,119 @@ AWQ_CUDA__BOTH unsigned awq_cuda__gemm_stage_size(unsigned groups, unsigned toke
     return 2 * (AWQ_CUDA__TILE + groups * 160) + tokens * AWQ_CUDA__BLOCK * 2;
 }
 
+/* What is fetched next, and this thread's share of x there: chunk threadIdx.x % 16 of every 16th
+   token from `token` on. */
+struct awq_cuda__feed {
+    unsigned tile, block, strip, token;
+    const uint16_t *x;
+};
+
 template <unsigned TOKENS>
-AWQ_CUDA__DEVICE void awq_cuda__gemm_fetch(const awq_cuda__matmul_job &job, unsigned unit,
+AWQ_CUDA__DEVICE void awq_cuda__enter_tile(const awq_cuda__matmul_job &job, awq_cuda__feed *feed) {
+    const awq_cuda__place place = awq_cuda__place_of(job, feed->tile);
+    feed->strip = place.row_tile * 2;
+    feed->token = place.token_tile * TOKENS + threadIdx.x / 16;
+    feed->x = job.x + feed->token * job.x_stride + threadIdx.x % 16 * 8;
+}
+
+/* The next unit, to a stage. */
+template <unsigned TOKENS>
+AWQ_CUDA__DEVICE void awq_cuda__gemm_fetch(const awq_cuda__matmul_job &job, awq_cuda__feed *feed,
                                            unsigned char *stage) {
-    const unsigned groups = job.w.block_groups;
-    unsigned tile = unit / job.w.blocks, block = unit % job.w.blocks;
-    awq_cuda__place place = awq_cuda__place_of(job, tile);
+    const unsigned groups = job.w.block_groups, chunk = threadIdx.x % 16;
+    const unsigned k = feed->block * AWQ_CUDA__BLOCK, lead = threadIdx.x / 16;
+    const bool has_input = k + chunk * 8 < job.w.in_features;
     unsigned char *grids = stage + 2 * AWQ_CUDA__TILE, *x = grids + 2 * groups * 160;
 #pragma unroll
-    for (unsigned s = 0; s < 2; s++) {
-        unsigned strip = place.row_tile * 2 + s;
-        if (strip >= job.w.strips) strip = job.w.strips - 1; /* its sums are not stored */
+    for (unsigned s = 0; s < 2; s++) { /* sums of a strip that is not there are not stored */
+        const unsigned strip = feed->strip + s < job.w.strips ? feed->strip + s : feed->strip;
         awq_cuda__cp_async16(stage + s * AWQ_CUDA__TILE + threadIdx.x * 16,
-                             awq_cuda__tile_at(job.w, strip, block) + threadIdx.x, 16);
+                             awq_cuda__tile_at(job.w, strip, feed->block) + threadIdx.x, 16);
         if (threadIdx.x < groups * 10)
-            awq_cuda__fetch_grid(job.w, awq_cuda__group_at(job.w, strip, block), groups,
+            awq_cuda__fetch_grid(job.w, awq_cuda__group_at(job.w, strip, feed->block), groups,
                                  threadIdx.x, grids + s * groups * 160);
     }
+    x = awq_cuda__x_chunk(x, lead, chunk);
 #pragma unroll
-    for (unsigned i = threadIdx.x; i < TOKENS * 16; i += AWQ_CUDA__GEMM_THREADS)
-        awq_cuda__fetch_x(job, place.token_tile * TOKENS + i / 16, block, i % 16,
-                          awq_cuda__x_chunk(x, i / 16, i % 16));
+    for (unsigned i = 0; i < TOKENS; i += 16) {
+        const bool valid = has_input && feed->token + i < job.tokens;
+        awq_cuda__cp_async16(x + i * AWQ_CUDA__BLOCK * 2,
+                             valid ? feed->x + i * job.x_stride + k : job.x, valid ? 16 : 0);
+    }
+    if (++feed->block == job.w.blocks) {
+        feed->block = 0;
+        feed->tile++;
+        awq_cuda__enter_tile<TOKENS>(job, feed);
+    }
 }
 
-/* The grid of a tile of 16 rows from the scales and zeros of a strip in shared memory. */
-template <typename T>
-AWQ_CUDA__DEVICE awq_cuda__grid awq_cuda__load_grid(const unsigned char *grids, unsigned groups,
-                                                    unsigned group, unsigned tile,
-                                                    bool symmetric) {
-    const unsigned g = threadIdx.x % 32 / 4;
-    unsigned scales = reinterpret_cast<const unsigned *>(grids)[(group * 8 + g) * 4 + tile];
-    unsigned zeros = symmetric ? 0x88888888u
-                               : reinterpret_cast<const unsigned *>(grids + groups * 128)[group * 8 + g];
-    awq_cuda__grid grid;
-    awq_cuda__spread_zeros<T>(zeros, tile, grid.zero);
-    grid.scale[0] = __byte_perm(scales, 0, 0x1010);
-    grid.scale[1] = __byte_perm(scales, 0, 0x3232);
-    return grid;
+/* sum += k-steps of 16 inputs of one group: 2 tiles of 16 rows x 8 N tokens. Up to 16 tokens zero
+   points and scales wait for the group's end, as in >>gemv; with more tokens it is less work to
+   apply them to the weights. */
+template <typename T, unsigned N, unsigned STEPS>
+AWQ_CUDA__DEVICE void awq_cuda__gemm_group(const uint4 *words, unsigned first_step,
+                                           const unsigned *scales, const unsigned *zeros,
+                                           unsigned tile, unsigned char *x, unsigned first_token,
+                                           unsigned first_chunk, float (*sum)[N][4]) {
+    constexpr bool exact = N <= 2;
+    const unsigned lane = threadIdx.x % 32, zero = zeros ? *zeros : 0x88888888u;
+    float part[2][exact ? N : 1][4], base[exact ? N : 1][4];
+    unsigned a[4], b[N][2], offsets[4];
+    awq_cuda__grid grid[2];
+    awq_cuda__offsets<T>(offsets);
+#pragma unroll
+    for (unsigned i = 0; i < 2; i++) grid[i] = awq_cuda__grid_of<T>(scales[i], zero, tile + i);
+#pragma unroll
+    for (unsigned i = 0; exact && i < N * 4; i++)
+        part[0][i / 4][i % 4] = part[1][i / 4][i % 4] = base[i / 4][i % 4] = 0;
+#pragma unroll
+    for (unsigned j = 0; j < STEPS; j++) {
+#pragma unroll
+        for (unsigned n = 0; n < N; n += 2)
+            awq_cuda__ldmatrix_x4(b[n], awq_cuda__x_chunk(x, first_token + n * 8 + lane / 16 * 8 +
+                                                                 lane % 8,
+                                                          first_chunk + 2 * j + lane / 8 % 2));
+#pragma unroll
+        for (unsigned n = 0; exact && n < N; n++) T::mma(base[n], offsets, b[n]);
+#pragma unroll
+        for (unsigned i = 0; i < 2; i++) {
+            const unsigned word = awq_cuda__word(words[i], first_step + j);
+            if (exact) awq_cuda__spread<T>(word, a);
+            else awq_cuda__numbers<T>(word, grid[i], a);
+#pragma unroll
+            for (unsigned n = 0; n < N; n++) T::mma(exact ? part[i][n] : sum[i][n], a, b[n]);
+        }
+    }
+#pragma unroll
+    for (unsigned i = 0; i < 2; i++)
+#pragma unroll
+        for (unsigned n = 0; exact && n < N; n++)
+            awq_cuda__add_group<T>(scales[i], zero >> 8 * (tile + i), part[i][n], base[n],
+                                   sum[i][n]);
 }
 
-/* sum += k-steps [begin, end) of 16 inputs: 32 rows x 8 N tokens of this warp, whose x begins at
-   token `first` */
-template <typename T, unsigned N>
+/* sum += halves [begin, end) of a block: 32 rows x 8 N tokens of this warp, whose x begins at token
+   `first`. FINE: two groups in a half. */
+template <typename T, unsigned N, bool FINE>
 AWQ_CUDA__DEVICE void awq_cuda__gemm_add(const awq_cuda__weights &w, unsigned char *stage,
                                          unsigned first, unsigned begin, unsigned end,
                                          float (*sum)[N][4]) {
-    const unsigned lane = threadIdx.x % 32, quarter = threadIdx.x / 32 % 4, groups = w.block_groups;
-    const unsigned tile = quarter % 2 * 2, step = 8 / groups;
+    const unsigned lane = threadIdx.x % 32, quarter = threadIdx.x / 32 % 4;
+    const unsigned groups = FINE ? 4 : w.block_groups, tile = quarter % 2 * 2, g = lane / 4;
     const uint4 *q = reinterpret_cast<const uint4 *>(stage + quarter / 2 * AWQ_CUDA__TILE) + lane;
-    unsigned char *grids = stage + 2 * AWQ_CUDA__TILE, *x = grids + 2 * groups * 160;
-    awq_cuda__grid grid[2];
-    grids += quarter / 2 * groups * 160;
+    const unsigned char *grids = stage + 2 * AWQ_CUDA__TILE + quarter / 2 * groups * 160;
+    const unsigned *scales = reinterpret_cast<const unsigned *>(grids) + g * 4 + tile;
+    const unsigned *zeros = reinterpret_cast<const unsigned *>(grids + groups * 128) + g;
+    unsigned char *x = stage + 2 * (AWQ_CUDA__TILE + groups * 160);
 #pragma unroll 1
-    for (unsigned half = begin / 4; half < end / 4; half++) {
+    for (unsigned half = begin; half < end; half++) {
         const uint4 words[2] = { q[(tile * 2 + half) * 32], q[(tile * 2 + 2 + half) * 32] };
 #pragma unroll
-        for (unsigned j = 0; j < 4; j++) {
-            const unsigned k = half * 4 + j;
-            unsigned b[N][2];
-            if (j == 0 || k % step == 0)
-                for (unsigned i = 0; i < 2; i++)
-                    grid[i] = awq_cuda__load_grid<T>(grids, groups, k / step, tile + i,
-                                                     w.zeros == NULL);
-#pragma unroll
-            for (unsigned n = 0; n < N; n += 2)
-                awq_cuda__ldmatrix_x4(b[n], awq_cuda__x_chunk(x, first + n * 8 + lane / 16 * 8 +
-                                                                     lane % 8,
-                                                              2 * k + lane / 8 % 2));
-#pragma unroll
-            for (unsigned i = 0; i < 2; i++) {
-                unsigned a[4];
-                awq_cuda__numbers<T>(awq_cuda__word(words[i], j), grid[i], a);
-#pragma unroll
-                for (unsigned n = 0; n < N; n++) T::mma(sum[i][n], a, b[n]);
-            }
+        for (unsigned sub = 0; sub < (FINE ? 2 : 1); sub++) {
+            const unsigned group = FINE ? half * 2 + sub : half * groups / 2;
+            awq_cuda__gemm_group<T, N, FINE ? 2 : 4>(
+                words, sub * 2, scales + group * 32, w.zeros ? zeros + group * 8 : NULL, tile, x,
+                first, half * 8 + sub * 4, sum);
         }
     }
 }
@@ -1349,7 +1445,7 @@ AWQ_CUDA__DEVICE void awq_cuda__gemm_leave(unsigned first, bool add, float (*sum
             }
 }
 
-template <typename T, unsigned TOKENS, unsigned STAGES>
+template <typename T, unsigned TOKENS, unsigned STAGES, bool FINE>
 static __global__ void __launch_bounds__(AWQ_CUDA__GEMM_THREADS, 1)
 awq_cuda__gemm(awq_cuda__matmul_job job) {
 #if AWQ_CUDA__TENSOR
@@ -1365,12 +1461,14 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
         reinterpret_cast<unsigned char *>(sums + TOKENS * (AWQ_CUDA__GEMM_ROWS + 4));
     const unsigned begin = blockIdx.x * job.units, end = awq_cuda__stripe_end(job);
     unsigned unit = begin, at = 0, fetch_at = 0;
+    awq_cuda__feed feed = { begin / job.w.blocks, begin % job.w.blocks, 0, 0, NULL };
     float sum[2][n][4];
 #pragma unroll
     for (unsigned i = 0; i < 2 * n * 4; i++) sum[i / (n * 4)][i / 4 % n][i % 4] = 0;
+    awq_cuda__enter_tile<TOKENS>(job, &feed);
     for (; fetch_at < STAGES - 1; fetch_at++) {
         if (begin + fetch_at < end)
-            awq_cuda__gemm_fetch<TOKENS>(job, begin + fetch_at, ring + fetch_at * stage_size);
+            awq_cuda__gemm_fetch<TOKENS>(job, &feed, ring + fetch_at * stage_size);
         awq_cuda__cp_async_commit();
     }
     for (unsigned tile = begin / job.w.blocks; tile * job.w.blocks < end; tile++) {
@@ -1379,10 +1477,10 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
             awq_cuda__cp_async_wait<STAGES - 2>();
             __syncthreads(); /* all threads' copies are here, and nobody reads the stage before */
             if (unit + STAGES - 1 < end)
-                awq_cuda__gemm_fetch<TOKENS>(job, unit + STAGES - 1, ring + fetch_at * stage_size);
+                awq_cuda__gemm_fetch<TOKENS>(job, &feed, ring + fetch_at * stage_size);
             awq_cuda__cp_async_commit();
-            awq_cuda__gemm_add<T, n>(job.w, ring + at * stage_size, first, split ? other * 4 : 0,
-                                     split ? other * 4 + 4 : 8, sum);
+            awq_cuda__gemm_add<T, n, FINE>(job.w, ring + at * stage_size, first, split ? other : 0,
+                                           split ? other + 1 : 2, sum);
             at = at + 1 == STAGES ? 0 : at + 1;
             fetch_at = fetch_at + 1 == STAGES ? 0 : fetch_at + 1;
         }
@@ -1433,7 +1531,7 @@ awq_cuda__portable(awq_cuda__matmul_job job) {
 #pragma unroll
                 for (unsigned n = 0; n < 8; n++) {
                     unsigned c = block * AWQ_CUDA__BLOCK + awq_cuda__input_of(k / 4, k % 4, lane, n);
-                    float v = static_cast<float>(static_cast<int>(word >> 4 * n & 15u) -
+                    float v = static_cast<float>(static_cast<int>(awq_cuda__get(word, n)) -
                                                  static_cast<int>(zero >> n % 2 * 4 & 15u)) *
                               scale[n % 2];
                     for (unsigned t = 0; t < AWQ_CUDA__PORTABLE_TOKENS; t++)
@@ -1534,30 +1632,32 @@ static size_t awq_cuda__gemm_shared(const awq_cuda__weights *w, unsigned tokens,
 }
 
 /* The smallest tile that takes all tokens, or the largest that fits. */
-template <typename T>
+template <typename T, bool FINE>
 static void awq_cuda__choose_gemm(const awq_cuda *cuda, const awq_cuda__weights *w, size_t tokens,
                                   awq_cuda__plan *plan) {
     unsigned stages = 3;
     plan->tokens = tokens <= 16 ? 16 : tokens <= 32 ? 32 : tokens <= 64 ? 64 : 128;
     if (plan->tokens == 128 && awq_cuda__gemm_shared(w, 128, 3) > cuda->shared_size)
         plan->tokens = 64;
-    if (plan->tokens == 16) plan->kernel = awq_cuda__gemm<T, 16, 3>;
-    else if (plan->tokens == 32) plan->kernel = awq_cuda__gemm<T, 32, 3>;
-    else if (plan->tokens == 128) plan->kernel = awq_cuda__gemm<T, 128, 3>;
-    else if (awq_cuda__gemm_shared(w, 64, 3) <= cuda->shared_size)
-        plan->kernel = awq_cuda__gemm<T, 64, 3>;
-    else {
-        plan->kernel = awq_cuda__gemm<T, 64, 2>;
-        stages = 2;
-    }
+    if (plan->tokens == 64 && awq_cuda__gemm_shared(w, 64, 3) > cuda->shared_size) stages = 2;
+    plan->kernel = plan->tokens == 16    ? awq_cuda__gemm<T, 16, 3, FINE>
+                   : plan->tokens == 32  ? awq_cuda__gemm<T, 32, 3, FINE>
+                   : plan->tokens == 128 ? awq_cuda__gemm<T, 128, 3, FINE>
+                   : stages == 3         ? awq_cuda__gemm<T, 64, 3, FINE>
+                                         : awq_cuda__gemm<T, 64, 2, FINE>;
     plan->shared = static_cast<unsigned>(awq_cuda__gemm_shared(w, plan->tokens, stages));
 }
 
 static awq_status awq_cuda__plan_gemm(const awq_cuda *cuda, awq_dtype dtype,
                                       const awq_cuda__weights *w, size_t tokens,
                                       awq_cuda__plan *plan) {
-    if (dtype == AWQ_F16) awq_cuda__choose_gemm<awq_cuda__f16>(cuda, w, tokens, plan);
-    else awq_cuda__choose_gemm<awq_cuda__bf16>(cuda, w, tokens, plan);
+    const bool fine = w->block_groups == 4;
+    void (*choose)(const awq_cuda *, const awq_cuda__weights *, size_t, awq_cuda__plan *) =
+        dtype == AWQ_F16 ? fine ? awq_cuda__choose_gemm<awq_cuda__f16, true>
+                                : awq_cuda__choose_gemm<awq_cuda__f16, false>
+        : fine           ? awq_cuda__choose_gemm<awq_cuda__bf16, true>
+                         : awq_cuda__choose_gemm<awq_cuda__bf16, false>;
+    choose(cuda, w, tokens, plan);
     plan->rows = AWQ_CUDA__GEMM_ROWS;
     plan->threads = AWQ_CUDA__GEMM_THREADS;
     return awq_cuda__plan_stripes(cuda, w, tokens, plan);
