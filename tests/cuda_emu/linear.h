@@ -54,15 +54,17 @@ struct linear {
     device_matrix x, residual;
     const void *bias;
     std::vector<uint16_t> bias_values;
-    std::vector<double> expected, size; /* [tokens][rows]; size: sum |x w| + |bias| + |residual| */
+    std::vector<double> expected, slack;    /* [tokens][rows] outputs, and how far off fp32 is */
 };
 
 linear new_linear(rng *r, const linear_case &c);
 /*  What = (q - zero) * scale, the scale in the kernels' dtype.                                   */
 double weight_of(const linear &m, size_t row, size_t col);
-/*  Expected outputs, What rounded to the dtype first or not.                                     */
-void define_outputs(linear *m, bool rounded_weights);
-/*  Whether one output is right: exact where the case is, else within the bound stated there.     */
+/*  How a kernel comes to q - zero: exactly; from sums of q - zero + offset, which takes more of
+    fp32; or What is rounded to the dtype first.                                                  */
+enum arithmetic { EXACT_WEIGHTS, OFFSET_WEIGHTS, ROUNDED_WEIGHTS };
+void define_outputs(linear *m, arithmetic how);
+/*  Whether one output is right: exactly, or within the slack and the rounding of y.              */
 bool is_right(const linear &m, size_t token, size_t row, uint16_t got);
 void free_linear(linear *m);
 
@@ -76,6 +78,7 @@ template <class T> const T *to_device(const std::vector<T> &values, size_t offse
     return static_cast<const T *>(data);
 }
 
-awq_cuda new_device();
+/*  One of the devices that the kernels were compiled for, or the first, with so many processors. */
+awq_cuda new_device(rng *r, int processors);
 
 #endif
