@@ -103,7 +103,7 @@ struct block {
     const char *barrier;
     int barrier_line, predicate, result;
     uint32_t epoch, first_epoch;
-    uint64_t fenced, acquired;
+    uint64_t fenced, met, acquired;     /* times of its last fence; atomic; fence after an atomic */
     std::vector<release> releases;
     std::vector<warp> warps;
     std::deque<thread *> runnable;
@@ -445,8 +445,8 @@ allocation *find_allocation(uintptr_t address, size_t size)
     return nullptr;
 }
 
-/*  Whether another block's write is published to this one: fenced, then released by an atomic of
-    that block, before an atomic of this one.                                                     */
+/*  Whether another block's write is published to this one: that block had a fence after it and then
+    an atomic, and after that this one had an atomic and then a fence.                            */
 bool published(const global_byte &b)
 {
     for (const release &r : s.published[b.block]) {
@@ -569,7 +569,7 @@ void start_block(unsigned slot, unsigned number)
     b->at_barrier = 0;
     b->predicate = b->result = 0;
     b->epoch = b->first_epoch = ++s.epochs;
-    b->fenced = b->acquired = 0;
+    b->fenced = b->met = b->acquired = 0;
     b->shared = s.shared + slot * SHARED_GAP;
     b->bytes = s.shared_bytes + slot * SHARED_SIZE;
     memset(b->shared, 0xff, s.launch.shared_bytes);
@@ -906,18 +906,20 @@ unsigned cuda_emu::vote(unsigned mask, bool predicate, int line)
 
 void __threadfence(int line)
 {
-    if (!removed(FENCE, line)) s.block_now->fenced = ++s.time;
+    if (removed(FENCE, line)) return;
+    s.block_now->fenced = ++s.time;
+    s.block_now->acquired = s.block_now->met;
 }
 void __threadfence_block() { }
 
 namespace {
 
-void acquire() { s.block_now->acquired = ++s.time; }
-
-void release_fenced()
+/*  An atomic: publishes what was fenced, and meets what others have published.                   */
+void meet()
 {
     block *b = s.block_now;
     if (b->fenced) s.published[b->number].push_back({ b->fenced, ++s.time });
+    b->met = ++s.time;
     s.progress++;
 }
 
@@ -938,8 +940,7 @@ void cuda_emu::atomic_begin(const void *address, size_t size, const void *caller
         if (!a) fail(caller, "atomic outside every buffer of the device");
         read_global(a, uintptr_t(address), size, true, caller);
         write_global(a, uintptr_t(address), size, true, caller);
-        release_fenced();
-        acquire();
+        meet();
     }
     s.in_atomic = true;
 }
@@ -953,7 +954,7 @@ unsigned cuda_emu::load_acquire(const unsigned *from, const void *caller)
     s.block_now->spinning.push_back(s.thread_now);
     yield();
     read_global(a, uintptr_t(from), sizeof *from, true, caller);
-    acquire();
+    s.block_now->acquired = ++s.time;
     return *from;
 }
 
@@ -963,7 +964,7 @@ void cuda_emu::store_release(unsigned *to, unsigned value, const void *caller)
     if (!a) fail(caller, "store_release outside every buffer of the device");
     s.block_now->fenced = ++s.time;
     write_global(a, uintptr_t(to), sizeof *to, true, caller);
-    release_fenced();
+    meet();
     *to = value;
 }
 
