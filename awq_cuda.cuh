@@ -23,7 +23,8 @@
 
     CONTENTS   search for the tag
         >>config >>types >>device
-        >>cuda-calibrate >>cuda-repack >>cuda-dequantize >>cuda-matmul
+        >>cuda-calibrate                        statistics, sketch and loss, where the activations are
+        >>cuda-repack >>cuda-dequantize >>cuda-matmul
 
     FORMAT   strips of 64 rows, blocks of 128 inputs, three sections: q, scales, zeros
         q       for each strip, for each block: 4 tiles of 16 rows, for each 2 halves of 64 inputs,
@@ -125,6 +126,71 @@ typedef struct awq_cuda_tensor {
     Errors    NULL, RANGE; CUDA: no device, or the binary has no code for it
     Threads   any; nothing is cached                                                              */
 AWQDEF awq_status awq_cuda_init(awq_cuda *cuda, int device, AWQ_CUDA_API(Stream_t) stream);
+
+#ifndef AWQ_INFERENCE_ONLY
+
+/* =================================================================================================
+   >>cuda-calibrate   the costly parts of calibration, where the activations are
+   ============================================================================================== */
+
+/*  The arrays of awq_stats (without the Gram matrix) in device memory.                           */
+typedef struct awq_cuda_stats {
+    size_t    in_features;
+    size_t    sketch_rows;  /* 0: no sketch                                                       */
+    uint64_t  sketch_seed;
+    uint64_t *count;        /* [1]                                                                */
+    double   *weight;       /* [1]                                                                */
+    double   *abs_sum, *sq_sum;     /* [in_features]                                              */
+    float    *abs_max;      /* [in_features]                                                      */
+    float    *sketch;       /* [sketch_rows][in_features] or NULL                                 */
+    void     *tokens;       /* workspace                                                          */
+} awq_cuda_stats;
+
+/*  awq_cuda_stats_init  -  empty statistics in device memory
+
+    Memory    awq_cuda_stats_size() bytes, aligned to 16; set to 0 on the stream
+    Errors    NULL, SHAPE (in_features = 0, or 2^31 and more), MEMORY, CUDA                       */
+AWQDEF size_t     awq_cuda_stats_size(size_t in_features, size_t sketch_rows);
+AWQDEF awq_status awq_cuda_stats_init(awq_cuda *cuda, awq_cuda_stats *stats, size_t in_features,
+                                      size_t sketch_rows, uint64_t sketch_seed, void *memory,
+                                      size_t memory_size);
+
+/*  awq_cuda_stats_add  -  awq_stats_add where x is
+
+    Shapes    x (tokens, in_features) any dtype, token_weight [tokens] or NULL for 1, both on the
+              device; a token of weight 0 (or NaN, or < 0) is not read
+    Errors    NULL, SHAPE, DTYPE, CUDA. Data is not checked: a channel that saw a NaN has NaN as its
+              maximum, which awq_search and awq_stats_get's readers find.
+    Numerics  the bits of awq_stats_add for maxima, sums and sketch, in any cut into batches
+    Source    as awq_stats_add                                                                    */
+AWQDEF awq_status awq_cuda_stats_add(awq_cuda *cuda, awq_cuda_stats *stats, awq_matrix x,
+                                     const float *token_weight);
+
+/*  awq_cuda_stats_copy  -  to an awq_stats of the same shape on the host, queued on the stream
+
+    Shapes    in_features, sketch_rows and sketch_seed as of `to`, which may have no Gram matrix
+    Errors    NULL, SHAPE, CUDA. Wait for the stream before `to` is read.                         */
+AWQDEF awq_status awq_cuda_stats_copy(awq_cuda *cuda, const awq_cuda_stats *from, awq_stats *to);
+
+/*  awq_cuda_loss  -  what a candidate s costs: the inner part of awq_search, on the device
+
+    Formula   loss[0] = sum over rows r, tokens t of w_t (d_r . x_t)^2,  d = Q(W s) / s - W;  inf
+              where awq_quantize would refuse a group. Divide by out_features and the tokens' weight
+              (sketch: stats weight) for awq_search's.
+    Shapes    weight (out_features, in_features) any dtype; scale [in_features] or NULL; x (tokens or
+              sketch_rows, in_features) any dtype; token_weight [tokens] or NULL; loss [1]; all on
+              the device
+    Memory    scratch: awq_cuda_loss_size() bytes on the device, aligned to 16; 0 from it: overflow
+    Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY, CUDA
+    Numerics  d has the bits of awq_fake_quantize; dots in fp32, squares and sums in double in a
+              fixed order
+    Source    as awq_search                                                                       */
+AWQDEF size_t     awq_cuda_loss_size(size_t out_features, size_t in_features, size_t tokens);
+AWQDEF awq_status awq_cuda_loss(awq_cuda *cuda, awq_quant quant, awq_matrix weight,
+                                const float *scale, awq_matrix x, const float *token_weight,
+                                void *scratch, size_t scratch_size, double *loss);
+
+#endif /* AWQ_INFERENCE_ONLY */
 
 /* =================================================================================================
    >>cuda-repack   packed tensors and AutoAWQ's layouts to the kernels' layout
@@ -586,12 +652,14 @@ AWQDEF awq_status awq_cuda_tensor_init(awq_cuda_tensor *tensor, awq_quant quant,
    >>launch
    ============================================================================================== */
 
+static awq_status awq_cuda__failed(awq_cuda *cuda, AWQ_CUDA_API(Error_t) error) {
+    cuda->error = error;
+    return error == AWQ_CUDA_API(Success) ? AWQ_OK : AWQ_ERR_CUDA;
+}
+
 /* What the runtime says about the launch before; does not wait for it. */
 static awq_status awq_cuda__launched(awq_cuda *cuda) {
-    AWQ_CUDA_API(Error_t) error = AWQ_CUDA_API(GetLastError)();
-    if (error == AWQ_CUDA_API(Success)) return AWQ_OK;
-    cuda->error = error;
-    return AWQ_ERR_CUDA;
+    return awq_cuda__failed(cuda, AWQ_CUDA_API(GetLastError)());
 }
 
 /* A dense or strided view whose rows begin at multiples of 16 bytes. */
@@ -604,6 +672,410 @@ static awq_status awq_cuda__check_rows(awq_matrix m, size_t rows, size_t cols, a
 static awq_status awq_cuda__check_aligned(awq_matrix m) {
     return reinterpret_cast<uintptr_t>(m.data) % 16 || m.stride % 8 ? AWQ_ERR_MEMORY : AWQ_OK;
 }
+
+#ifndef AWQ_INFERENCE_ONLY
+
+/* =================================================================================================
+   >>calibrate
+   ============================================================================================== */
+
+#define AWQ_CUDA__TOKENS 1024 /* of one launch */
+
+AWQ_CUDA__DEVICE float awq_cuda__load(const void *data, awq_dtype dtype, size_t at) {
+    if (dtype == AWQ_F32) return static_cast<const float *>(data)[at];
+    const uint16_t h = static_cast<const uint16_t *>(data)[at];
+    return dtype == AWQ_F16 ? awq_cuda__f16::to_float(h) : awq_cuda__bf16::to_float(h);
+}
+
+/* The row of the sketch that a token is added to, and sign * sqrt(weight); factor 0: not read. */
+struct awq_cuda__token { unsigned row; float root, weight, sign; };
+
+struct awq_cuda__stats_job {
+    awq_cuda_stats stats;
+    const void *x;
+    size_t stride;
+    awq_dtype dtype;
+    unsigned tokens;
+    const float *token_weight;
+};
+
+/* As awq__sketch_row. */
+AWQ_CUDA__DEVICE void awq_cuda__draw_row(const awq_cuda_stats &s, uint64_t number,
+                                         awq_cuda__token *token) {
+    uint64_t h = s.sketch_seed + number * 0x9e3779b97f4a7c15u;
+    h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
+    h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
+    h ^= h >> 31;
+    token->sign = h & 1u ? -1.0f : 1.0f;
+    token->row = static_cast<unsigned>((h >> 1) % s.sketch_rows);
+}
+
+/* One thread block. Tokens of weight > 0 are numbered through, over all calls. */
+static __global__ void __launch_bounds__(AWQ_CUDA__TOKENS)
+awq_cuda__draw_rows(awq_cuda__stats_job job) {
+    AWQ_CUDA__SHARED(shared);
+    unsigned *before = reinterpret_cast<unsigned *>(shared); /* [2][tokens] */
+    const unsigned t = threadIdx.x;
+    const uint64_t count = *job.stats.count;
+    awq_cuda__token token = { 0, 0, 0, 0 };
+    if (t < job.tokens) token.weight = job.token_weight ? job.token_weight[t] : 1.0f;
+    if (!(token.weight > 0)) token.weight = 0;
+    before[t] = token.weight > 0;
+    __syncthreads();
+    unsigned at = 0;
+    for (unsigned step = 1; step < AWQ_CUDA__TOKENS; step *= 2, at ^= 1) {
+        const unsigned *from = before + at * AWQ_CUDA__TOKENS;
+        before[(at ^ 1) * AWQ_CUDA__TOKENS + t] = from[t] + (t >= step ? from[t - step] : 0);
+        __syncthreads();
+    }
+    const unsigned *numbers = before + at * AWQ_CUDA__TOKENS;
+    token.root = __fsqrt_rn(token.weight);
+    if (token.weight > 0 && job.stats.sketch)
+        awq_cuda__draw_row(job.stats, count + numbers[t] - 1, &token);
+    if (t < job.tokens) static_cast<awq_cuda__token *>(job.stats.tokens)[t] = token;
+    if (t != 0) return;
+    *job.stats.count = count + numbers[AWQ_CUDA__TOKENS - 1];
+    double weight = *job.stats.weight; /* in the order of the tokens, as on the host */
+    for (unsigned i = 0; i < job.tokens; i++) {
+        const float w = job.token_weight ? job.token_weight[i] : 1.0f;
+        if (w > 0) weight += static_cast<double>(w);
+    }
+    *job.stats.weight = weight;
+}
+
+/* A thread per channel, tokens in order: the sums are those of the host, bit for bit. */
+static __global__ void __launch_bounds__(64) awq_cuda__add_moments(awq_cuda__stats_job job) {
+    const size_t c = static_cast<size_t>(blockIdx.x) * 64 + threadIdx.x;
+    const awq_cuda_stats &s = job.stats;
+    const awq_cuda__token *tokens = static_cast<const awq_cuda__token *>(s.tokens);
+    if (c >= s.in_features) return;
+    float abs_max = s.abs_max[c];
+    double abs_sum = s.abs_sum[c], sq_sum = s.sq_sum[c];
+#pragma unroll 4
+    for (unsigned t = 0; t < job.tokens; t++) {
+        const awq_cuda__token token = tokens[t];
+        if (!(token.weight > 0)) continue;
+        const float x = awq_cuda__load(job.x, job.dtype, t * job.stride + c);
+        const float a = x < 0 ? -x : x;
+        const double w = static_cast<double>(token.weight), wide = static_cast<double>(a);
+        if (!(a <= abs_max) && abs_max == abs_max) abs_max = a; /* a NaN stays */
+        abs_sum = __dadd_rn(abs_sum, __dmul_rn(w, wide));
+        sq_sum = __dadd_rn(sq_sum, __dmul_rn(w, __dmul_rn(wide, wide)));
+        if (!s.sketch) continue;
+        float *at = s.sketch + token.row * s.in_features + c;
+        *at = __fadd_rn(*at, __fmul_rn(token.sign, __fmul_rn(x, token.root)));
+    }
+    s.abs_max[c] = abs_max;
+    s.abs_sum[c] = abs_sum;
+    s.sq_sum[c] = sq_sum;
+}
+
+#define AWQ_CUDA__STATS_FIXED (16 + AWQ_CUDA__TOKENS * sizeof(awq_cuda__token))
+
+AWQDEF size_t awq_cuda_stats_size(size_t in_features, size_t sketch_rows) {
+    if (in_features == 0 || in_features > 0x7fffffffu) return 0;
+    if (sketch_rows > (SIZE_MAX - AWQ_CUDA__STATS_FIXED) / in_features / 4 - 5) return 0;
+    return AWQ_CUDA__STATS_FIXED + in_features * (20 + 4 * sketch_rows);
+}
+
+AWQDEF awq_status awq_cuda_stats_init(awq_cuda *cuda, awq_cuda_stats *stats, size_t in_features,
+                                      size_t sketch_rows, uint64_t sketch_seed, void *memory,
+                                      size_t memory_size) {
+    const size_t size = awq_cuda_stats_size(in_features, sketch_rows);
+    unsigned char *bytes = static_cast<unsigned char *>(memory);
+    if (!cuda || !stats || !memory) return AWQ_ERR_NULL;
+    if (!size) return AWQ_ERR_SHAPE;
+    if (memory_size < size || reinterpret_cast<uintptr_t>(memory) % 16) return AWQ_ERR_MEMORY;
+    stats->in_features = in_features;
+    stats->sketch_rows = sketch_rows;
+    stats->sketch_seed = sketch_seed;
+    stats->count = reinterpret_cast<uint64_t *>(bytes);
+    stats->weight = reinterpret_cast<double *>(bytes + 8);
+    stats->tokens = bytes + 16;
+    stats->abs_sum = reinterpret_cast<double *>(bytes + AWQ_CUDA__STATS_FIXED);
+    stats->sq_sum = stats->abs_sum + in_features;
+    stats->abs_max = reinterpret_cast<float *>(stats->sq_sum + in_features);
+    stats->sketch = sketch_rows ? stats->abs_max + in_features : NULL;
+    return awq_cuda__failed(cuda, AWQ_CUDA_API(MemsetAsync)(memory, 0, size, cuda->stream));
+}
+
+/* A matrix on the device, of any dtype. */
+static awq_status awq_cuda__check_matrix(awq_matrix m) {
+    if (!awq_dtype_size(m.dtype)) return AWQ_ERR_DTYPE;
+    if (!m.data && m.rows) return AWQ_ERR_NULL;
+    return m.cols == 0 || m.stride < m.cols || m.rows > 0x7fffffffu ? AWQ_ERR_SHAPE : AWQ_OK;
+}
+
+AWQDEF awq_status awq_cuda_stats_add(awq_cuda *cuda, awq_cuda_stats *stats, awq_matrix x,
+                                     const float *token_weight) {
+    awq_cuda__stats_job job;
+    size_t first;
+    if (!cuda || !stats || !stats->count) return AWQ_ERR_NULL;
+    AWQ_CUDA__TRY(awq_cuda__check_matrix(x));
+    if (x.cols != stats->in_features) return AWQ_ERR_SHAPE;
+    const unsigned blocks = static_cast<unsigned>(awq_cuda__ceil_div(x.cols, 64));
+    job.stats = *stats;
+    job.stride = x.stride;
+    job.dtype = x.dtype;
+    for (first = 0; first < x.rows; first += AWQ_CUDA__TOKENS) {
+        job.x = static_cast<const unsigned char *>(x.data) +
+                first * x.stride * awq_dtype_size(x.dtype);
+        job.token_weight = token_weight ? token_weight + first : NULL;
+        job.tokens = static_cast<unsigned>(awq_cuda__min(x.rows - first, AWQ_CUDA__TOKENS));
+        AWQ_CUDA__LAUNCH(awq_cuda__draw_rows, 1, AWQ_CUDA__TOKENS, 2 * AWQ_CUDA__TOKENS * 4,
+                         cuda->stream, job);
+        AWQ_CUDA__TRY(awq_cuda__launched(cuda));
+        AWQ_CUDA__LAUNCH(awq_cuda__add_moments, blocks, 64, 0, cuda->stream, job);
+        AWQ_CUDA__TRY(awq_cuda__launched(cuda));
+    }
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_cuda_stats_copy(awq_cuda *cuda, const awq_cuda_stats *from, awq_stats *to) {
+    size_t n;
+    if (!cuda || !from || !from->count || !to || !to->abs_max) return AWQ_ERR_NULL;
+    n = from->in_features;
+    if (to->in_features != n || to->sketch_rows != from->sketch_rows ||
+        to->sketch_seed != from->sketch_seed || to->gram)
+        return AWQ_ERR_SHAPE;
+    struct { void *to; const void *from; size_t size; } copies[6] = {
+        { &to->count, from->count, 8 },
+        { &to->weight, from->weight, 8 },
+        { to->abs_sum, from->abs_sum, n * 8 },
+        { to->sq_sum, from->sq_sum, n * 8 },
+        { to->abs_max, from->abs_max, n * 4 },
+        { to->sketch, from->sketch, n * from->sketch_rows * 4 }
+    };
+    for (int i = 0; i < (from->sketch ? 6 : 5); i++)
+        AWQ_CUDA__TRY(awq_cuda__failed(
+            cuda, AWQ_CUDA_API(MemcpyAsync)(copies[i].to, copies[i].from, copies[i].size,
+                                            AWQ_CUDA_API(MemcpyDeviceToHost), cuda->stream)));
+    return AWQ_OK;
+}
+
+/* =================================================================================================
+   >>loss   of a candidate scale, exactly as the search of awq.h defines it
+   ============================================================================================== */
+
+#define AWQ_CUDA__LOSS_ROWS 1024    /* of W whose errors are held at a time */
+#define AWQ_CUDA__LOSS_TILE 64      /* rows x tokens of a thread block */
+#define AWQ_CUDA__LOSS_STEP 16      /* inputs at a time */
+
+struct awq_cuda__loss_job {
+    const void *weight, *x;
+    const float *scale, *token_weight;
+    size_t weight_stride, x_stride;
+    awq_dtype weight_dtype, x_dtype;
+    awq_quant quant;
+    unsigned first, rows; /* of W */
+    unsigned in_features, group_size, groups, tokens;
+    float *errors;   /* [rows][in_features] */
+    double *sums;    /* [thread blocks] */
+    unsigned count;  /* of sums */
+    double *loss;
+};
+
+/* As awq__to_dtype, of a number >= the dtype's smallest scale. */
+AWQ_CUDA__DEVICE float awq_cuda__to_dtype(float x, awq_dtype dtype) {
+    if (dtype == AWQ_F32) return x;
+    if (dtype == AWQ_BF16) return awq_cuda__bf16::to_float(awq_cuda__float_to_bf16(x));
+    return x >= 65520.0f ? awq_cuda__bits<float>(0x7f800000u)
+                         : awq_cuda__half_to_float(awq_cuda__float_to_half(x));
+}
+
+struct awq_cuda__range { float scale, zero; };
+
+/* As awq__fit_range; scale is infinite where that refuses. */
+AWQ_CUDA__DEVICE awq_cuda__range awq_cuda__fit_range(awq_quant quant, float lo, float hi) {
+    const float levels = static_cast<float>((1 << quant.bits) - 1);
+    const float half = static_cast<float>(1 << (quant.bits - 1)), span = hi - lo;
+    const float least = quant.scale_dtype == AWQ_F16 ? 5.9604645e-8f : 1.17549435e-38f;
+    float raw;
+    awq_cuda__range range;
+    if (quant.symmetric) raw = __fdiv_rn(-lo > hi ? -lo : hi, half - 1);
+    else raw = span <= 3.4028235e38f ? __fdiv_rn(span, levels)
+                                     : __fdiv_rn(hi, levels) - __fdiv_rn(lo, levels);
+    if (raw < least) raw = least;
+    range.zero = quant.symmetric ? half : rintf(__fdiv_rn(-lo, raw));
+    range.scale = awq_cuda__to_dtype(raw, quant.scale_dtype);
+    const float reach = quant.symmetric        ? half - 1
+                        : range.zero >= half ? range.zero : levels - range.zero;
+    if (!(__fmul_rn(range.scale, reach) <= 3.4028235e38f))
+        range.scale = awq_cuda__bits<float>(0x7f800000u);
+    return range;
+}
+
+AWQ_CUDA__DEVICE float awq_cuda__scaled(const awq_cuda__loss_job &job, size_t row, unsigned c) {
+    const float w = awq_cuda__load(job.weight, job.weight_dtype, row * job.weight_stride + c);
+    return job.scale ? __fmul_rn(w, job.scale[c]) : w;
+}
+
+/* d = Q(W s) / s - W: 32 threads per row and group, 4 of them in a thread block. */
+static __global__ void __launch_bounds__(128) awq_cuda__errors(awq_cuda__loss_job job) {
+    AWQ_CUDA__SHARED(shared);
+    float *low = reinterpret_cast<float *>(shared), *high = low + 128;
+    const unsigned lane = threadIdx.x % 32, team = threadIdx.x / 32 * 32;
+    const size_t cell = static_cast<size_t>(blockIdx.x) * 4 + threadIdx.x / 32;
+    const unsigned row = static_cast<unsigned>(cell / job.groups);
+    const unsigned begin = static_cast<unsigned>(cell % job.groups) * job.group_size;
+    const unsigned end = job.in_features - begin < job.group_size ? job.in_features
+                                                                  : begin + job.group_size;
+    const bool valid = row < job.rows;
+    float lo = 0, hi = 0;
+    for (unsigned c = begin + lane; valid && c < end; c += 32) {
+        const float u = awq_cuda__scaled(job, job.first + row, c);
+        if (u < lo) lo = u;
+        if (!(u <= hi) && hi == hi) hi = u; /* a NaN stays */
+    }
+    low[threadIdx.x] = lo;
+    high[threadIdx.x] = hi;
+    __syncthreads();
+    if (!valid) return;
+    for (unsigned i = 0; i < 32; i++) {
+        lo = low[team + i] < lo ? low[team + i] : lo;
+        hi = hi <= high[team + i] || high[team + i] != high[team + i] ? high[team + i] : hi;
+    }
+    const awq_cuda__range range = awq_cuda__fit_range(job.quant, lo, hi);
+    const float levels = static_cast<float>((1 << job.quant.bits) - 1);
+    for (unsigned c = begin + lane; c < end; c += 32) {
+        const float w =
+            awq_cuda__load(job.weight, job.weight_dtype, (job.first + row) * job.weight_stride + c);
+        float v = rintf(__fdiv_rn(awq_cuda__scaled(job, job.first + row, c), range.scale)) +
+                  range.zero;
+        v = v < 0 ? 0 : v > levels ? levels : v;
+        v = __fmul_rn(v - range.zero, range.scale);
+        if (job.scale) v = __fdiv_rn(v, job.scale[c]);
+        job.errors[static_cast<size_t>(row) * job.in_features + c] = v - w;
+    }
+}
+
+/* 64 rows of d times 64 tokens of x, 4 x 4 of each thread; the squares are summed in double. */
+static __global__ void __launch_bounds__(256) awq_cuda__squares(awq_cuda__loss_job job) {
+    AWQ_CUDA__SHARED(shared);
+    float(*d)[AWQ_CUDA__LOSS_TILE + 4] = reinterpret_cast<float(*)[AWQ_CUDA__LOSS_TILE + 4]>(shared);
+    float(*x)[AWQ_CUDA__LOSS_TILE + 4] = d + AWQ_CUDA__LOSS_STEP;
+    double *sums = reinterpret_cast<double *>(shared);
+    const unsigned row = blockIdx.x * AWQ_CUDA__LOSS_TILE, token = blockIdx.y * AWQ_CUDA__LOSS_TILE;
+    const unsigned r = threadIdx.x / 16 * 4, t = threadIdx.x % 16 * 4;
+    float y[4][4] = { { 0 }, { 0 }, { 0 }, { 0 } };
+    for (unsigned k = 0; k < job.in_features; k += AWQ_CUDA__LOSS_STEP) {
+        for (unsigned i = threadIdx.x; i < AWQ_CUDA__LOSS_STEP * AWQ_CUDA__LOSS_TILE; i += 256) {
+            const unsigned c = k + i % AWQ_CUDA__LOSS_STEP, n = i / AWQ_CUDA__LOSS_STEP;
+            const bool has_input = c < job.in_features;
+            d[i % AWQ_CUDA__LOSS_STEP][n] =
+                has_input && row + n < job.rows
+                    ? job.errors[static_cast<size_t>(row + n) * job.in_features + c] : 0;
+            x[i % AWQ_CUDA__LOSS_STEP][n] =
+                has_input && token + n < job.tokens
+                    ? awq_cuda__load(job.x, job.x_dtype, (token + n) * job.x_stride + c) : 0;
+        }
+        __syncthreads();
+#pragma unroll
+        for (unsigned c = 0; c < AWQ_CUDA__LOSS_STEP; c++)
+#pragma unroll
+            for (unsigned i = 0; i < 16; i++) y[i / 4][i % 4] += d[c][r + i / 4] * x[c][t + i % 4];
+        __syncthreads();
+    }
+    double sum = 0;
+    for (unsigned i = 0; i < 16; i++) {
+        const unsigned at = token + t + i % 4;
+        const double v = static_cast<double>(y[i / 4][i % 4]);
+        const float w = at < job.tokens && job.token_weight ? job.token_weight[at] : 1.0f;
+        sum += static_cast<double>(w) * (v * v);
+    }
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    for (unsigned step = 128; step > 0; step /= 2) {
+        if (threadIdx.x < step) sums[threadIdx.x] += sums[threadIdx.x + step];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) job.sums[blockIdx.y * gridDim.x + blockIdx.x] = sums[0];
+}
+
+static __global__ void __launch_bounds__(256) awq_cuda__add_sums(awq_cuda__loss_job job) {
+    AWQ_CUDA__SHARED(shared);
+    double *sums = reinterpret_cast<double *>(shared), sum = 0;
+    for (unsigned i = threadIdx.x; i < job.count; i += 256) sum += job.sums[i];
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    for (unsigned step = 128; step > 0; step /= 2) {
+        if (threadIdx.x < step) sums[threadIdx.x] += sums[threadIdx.x + step];
+        __syncthreads();
+    }
+    if (threadIdx.x != 0) return;
+    sum = sums[0] + (job.first ? *job.loss : 0);
+    *job.loss = sum == sum ? sum : static_cast<double>(awq_cuda__bits<float>(0x7f800000u));
+}
+
+static size_t awq_cuda__loss_rows(size_t out) { return awq_cuda__min(out, AWQ_CUDA__LOSS_ROWS); }
+static size_t awq_cuda__loss_sums(size_t out, size_t tokens) {
+    return awq_cuda__ceil_div(awq_cuda__loss_rows(out), AWQ_CUDA__LOSS_TILE) *
+           awq_cuda__ceil_div(tokens, AWQ_CUDA__LOSS_TILE);
+}
+
+AWQDEF size_t awq_cuda_loss_size(size_t out_features, size_t in_features, size_t tokens) {
+    if (out_features == 0 || in_features == 0 || tokens == 0 || out_features > 0x7fffffffu ||
+        in_features > 0x7fffffffu || tokens > 65535 * AWQ_CUDA__LOSS_TILE)
+        return 0;
+    if (in_features > SIZE_MAX / 16 / AWQ_CUDA__LOSS_ROWS) return 0;
+    return awq_cuda__loss_sums(out_features, tokens) * sizeof(double) +
+           awq_cuda__loss_rows(out_features) * in_features * sizeof(float);
+}
+
+static awq_status awq_cuda__loss_of_rows(awq_cuda *cuda, awq_cuda__loss_job *job) {
+    const unsigned cells =
+        static_cast<unsigned>(awq_cuda__ceil_div(static_cast<size_t>(job->rows) * job->groups, 4));
+    dim3 grid(static_cast<unsigned>(awq_cuda__ceil_div(job->rows, AWQ_CUDA__LOSS_TILE)),
+              static_cast<unsigned>(awq_cuda__ceil_div(job->tokens, AWQ_CUDA__LOSS_TILE)));
+    job->count = grid.x * grid.y;
+    AWQ_CUDA__LAUNCH(awq_cuda__errors, cells, 128, 1024, cuda->stream, *job);
+    AWQ_CUDA__TRY(awq_cuda__launched(cuda));
+    AWQ_CUDA__LAUNCH(awq_cuda__squares, grid, 256,
+                     2 * AWQ_CUDA__LOSS_STEP * (AWQ_CUDA__LOSS_TILE + 4) * 4, cuda->stream, *job);
+    AWQ_CUDA__TRY(awq_cuda__launched(cuda));
+    AWQ_CUDA__LAUNCH(awq_cuda__add_sums, 1, 256, 256 * 8, cuda->stream, *job);
+    return awq_cuda__launched(cuda);
+}
+
+AWQDEF awq_status awq_cuda_loss(awq_cuda *cuda, awq_quant quant, awq_matrix weight,
+                                const float *scale, awq_matrix x, const float *token_weight,
+                                void *scratch, size_t scratch_size, double *loss) {
+    awq_cuda__loss_job job;
+    size_t size = awq_cuda_loss_size(weight.rows, weight.cols, x.rows);
+    if (!cuda || !scratch || !loss) return AWQ_ERR_NULL;
+    AWQ_CUDA__TRY(awq_cuda__check_matrix(weight));
+    AWQ_CUDA__TRY(awq_cuda__check_matrix(x));
+    if (x.cols != weight.cols || x.rows == 0 || weight.rows == 0) return AWQ_ERR_SHAPE;
+    if (awq_packed_size(quant, 1, weight.cols) == 0) return AWQ_ERR_CONFIG;
+    if (!size || scratch_size < size || reinterpret_cast<uintptr_t>(scratch) % 16)
+        return AWQ_ERR_MEMORY;
+    memset(&job, 0, sizeof job);
+    job.weight = weight.data;
+    job.x = x.data;
+    job.scale = scale;
+    job.token_weight = token_weight;
+    job.weight_stride = weight.stride;
+    job.x_stride = x.stride;
+    job.weight_dtype = weight.dtype;
+    job.x_dtype = x.dtype;
+    job.quant = quant;
+    job.in_features = static_cast<unsigned>(weight.cols);
+    job.group_size = quant.group_size == -1 ? job.in_features
+                                            : static_cast<unsigned>(quant.group_size);
+    job.groups = static_cast<unsigned>(awq_group_count(weight.cols, quant.group_size));
+    job.tokens = static_cast<unsigned>(x.rows);
+    job.sums = static_cast<double *>(scratch);
+    job.errors = reinterpret_cast<float *>(job.sums + awq_cuda__loss_sums(weight.rows, x.rows));
+    job.loss = loss;
+    for (size_t first = 0; first < weight.rows; first += AWQ_CUDA__LOSS_ROWS) {
+        job.first = static_cast<unsigned>(first);
+        job.rows = static_cast<unsigned>(awq_cuda__min(weight.rows - first, AWQ_CUDA__LOSS_ROWS));
+        AWQ_CUDA__TRY(awq_cuda__loss_of_rows(cuda, &job));
+    }
+    return AWQ_OK;
+}
+
+#endif /* AWQ_INFERENCE_ONLY */
 
 /* =================================================================================================
    >>repack   from a layout that is a permutation of bits: see >>impl-layouts of awq.h
@@ -1723,11 +2195,6 @@ AWQDEF size_t awq_cuda_workspace_size(const awq_cuda *cuda, size_t max_tokens) {
 /* =================================================================================================
    >>device, >>matmul   the host's side
    ============================================================================================== */
-
-static awq_status awq_cuda__failed(awq_cuda *cuda, AWQ_CUDA_API(Error_t) error) {
-    cuda->error = error;
-    return error == AWQ_CUDA_API(Success) ? AWQ_OK : AWQ_ERR_CUDA;
-}
 
 #if AWQ_CUDA__HIP
 static awq_status awq_cuda__query(awq_cuda *cuda, int device) {
