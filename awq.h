@@ -160,13 +160,15 @@ extern "C" {
     X(AWQ_ERR_ASYMMETRIC,  -17, "a zero point is not 8, and the target is symmetric")              \
     X(AWQ_ERR_ZERO_POINT,  -18, "the target cannot hold a zero point (GPTQ v1: 0; 4 bits: 16)")    \
     X(AWQ_ERR_ROUNDING,    -19, "the target cannot hold a value exactly, and may not round it")    \
-    X(AWQ_ERR_ACT_ORDER,   -20, "group_index is not k / group_size: act order is not supported")
+    X(AWQ_ERR_ACT_ORDER,   -20, "group_index is not k / group_size: act order is not supported")   \
+    X(AWQ_ERR_DEVICE,      -21, "this GPU, or the code in this binary, cannot do it (awq_cuda.cuh)")\
+    X(AWQ_ERR_CUDA,        -22, "the CUDA runtime failed; awq_cuda.error says how (awq_cuda.cuh)")
 
 typedef enum awq_status {
 #define AWQ__X(name, value, text) name = value,
     AWQ_STATUS_LIST(AWQ__X)
 #undef AWQ__X
-    AWQ_STATUS_END = -21
+    AWQ_STATUS_END = -23
 } awq_status;
 
 typedef enum awq_dtype { AWQ_F32 = 0, AWQ_F16 = 1, AWQ_BF16 = 2 } awq_dtype;
