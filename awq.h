@@ -160,13 +160,15 @@ extern "C" {
     X(AWQ_ERR_ASYMMETRIC,  -17, "a zero point is not 8, and the target is symmetric")              \
     X(AWQ_ERR_ZERO_POINT,  -18, "the target cannot hold a zero point (GPTQ v1: 0; 4 bits: 16)")    \
     X(AWQ_ERR_ROUNDING,    -19, "the target cannot hold a value exactly, and may not round it")    \
-    X(AWQ_ERR_ACT_ORDER,   -20, "group_index is not k / group_size: act order is not supported")
+    X(AWQ_ERR_ACT_ORDER,   -20, "group_index is not k / group_size: act order is not supported")   \
+    X(AWQ_ERR_DEVICE,      -21, "this GPU, or the code in this binary, cannot do it (awq_cuda.cuh)")\
+    X(AWQ_ERR_CUDA,        -22, "the CUDA runtime failed; awq_cuda.error says how (awq_cuda.cuh)")
 
 typedef enum awq_status {
 #define AWQ__X(name, value, text) name = value,
     AWQ_STATUS_LIST(AWQ__X)
 #undef AWQ__X
-    AWQ_STATUS_END = -21
+    AWQ_STATUS_END = -23
 } awq_status;
 
 typedef enum awq_dtype { AWQ_F32 = 0, AWQ_F16 = 1, AWQ_BF16 = 2 } awq_dtype;
@@ -242,7 +244,9 @@ AWQDEF int         awq_version(void);
 typedef struct awq_stats {
     size_t    in_features;
     size_t    sketch_rows;  /* 0: no sketch; 128 .. 512 are useful                                */
-    uint64_t  sketch_seed;  /* of rows and signs; give every shard another one                    */
+    uint64_t  sketch_seed;  /* of rows and signs: another one for every shard, or for all the same */
+    uint64_t  first_token;  /* and here how many tokens of weight > 0 come before this shard's: then
+                               the merged sketch is that of one pass, to within its rounding. 0   */
     uint64_t  count;        /* tokens of weight > 0                                               */
     double    weight;       /* sum of w                                                           */
     float    *abs_max;      /* [in_features]               max |x| (not weighted)                 */
@@ -642,6 +646,18 @@ AWQDEF awq_status awq_packed_dequantize(const awq_packed *packed, const float *s
                                         awq_matrix out, size_t row_begin, size_t row_end);
 
 #ifndef AWQ_INFERENCE_ONLY
+
+/*  awq_packed_spans  -  where the bytes of rows [row_begin, row_end) stand in packed->data
+
+    To send some rows to another machine: a tensor that awq_packed_init() made there with the same
+    quant and shape has them at the same offsets.
+    Shapes    spans [3]: q, scales, zeros (of size 0 if symmetric)
+    Range     as awq_pack; the spans of disjoint ranges share no byte, those of all rows are all
+              bytes but the header and what aligns the sections
+    Errors    NULL, RANGE                                                                         */
+typedef struct awq_span { size_t offset, size; } awq_span;
+AWQDEF awq_status awq_packed_spans(const awq_packed *packed, size_t row_begin, size_t row_end,
+                                   awq_span *spans);
 
 /*  awq_packed_init  -  write the header and clear the payload, so that ranges of rows can be filled
 
@@ -1397,7 +1413,8 @@ static void awq__batch_sketch(void *arg, size_t begin, size_t end, size_t worker
     size_t t;
     (void)worker;
     for (t = 0; t < b->tokens; t++) {
-        float sign, *row = s->sketch + awq__sketch_row(s, s->count + t, &sign) * s->in_features;
+        uint64_t token = s->first_token + s->count + t;
+        float sign, *row = s->sketch + awq__sketch_row(s, token, &sign) * s->in_features;
         b->k->add_products(row + begin, 0, 1, end - begin, &sign, 0, 0,
                            s->block + t * s->in_features + begin, 0, 1);
     }
@@ -3842,6 +3859,27 @@ AWQDEF awq_status awq_packed_check(const awq_packed *packed, awq_where *where) {
 }
 
 #ifndef AWQ_INFERENCE_ONLY
+
+AWQDEF awq_status awq_packed_spans(const awq_packed *packed, size_t row_begin, size_t row_end,
+                                   awq_span *spans) {
+    size_t first, blocks, groups, bytes[3], begin[3], i;
+    if (!packed || !spans) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_range(row_begin, row_end, packed->out_features, AWQ_ROW_STEP));
+    first = row_begin / AWQ_ROW_STEP;
+    blocks = awq__ceil_div(row_end - row_begin, AWQ_ROW_STEP);
+    groups = awq_group_count(packed->in_features, packed->quant.group_size);
+    begin[0] = packed->q_offset;
+    begin[1] = packed->scales_offset;
+    begin[2] = packed->zeros_offset;
+    bytes[0] = awq__row_words(packed->quant, packed->in_features) * 4 * AWQ_ROW_STEP;
+    bytes[1] = groups * AWQ_ROW_STEP * awq_dtype_size(packed->quant.scale_dtype);
+    bytes[2] = packed->quant.symmetric ? 0 : groups * awq__zero_bytes(packed->quant.bits);
+    for (i = 0; i < 3; i++) {
+        spans[i].offset = begin[i] + first * bytes[i];
+        spans[i].size = blocks * bytes[i];
+    }
+    return AWQ_OK;
+}
 
 static void awq__store_le(unsigned char *p, uint64_t v, int bytes) {
     int i;
