@@ -25,6 +25,7 @@ help:
 	@echo 'make llm         quantize a real LLM and measure it; MODEL=file-or-folder TEXT= CALIB= ARGS='
 	@echo 'make convert     other layouts for a quantized model; ARGS="IN --list", "IN OUT --to gptq"'
 	@echo 'make mpi         quantize and run that LLM by several processes (Open MPI); RANKS="1 2 3 4"'
+	@echo 'make python      the same layer from Python: table and picture; ARGS="--bits 3"'
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'
 	@echo 'make test-cuda   the CUDA header: all cases under emulation, every architecture compiled'
@@ -37,6 +38,7 @@ help:
 	@echo 'make count-isa   instructions per multiply-accumulate there; ISA=aarch64/i8mm'
 	@echo 'make bench       speed beside error and size; ARGS=--benchmark_filter=...'
 	@echo 'make bench-report   the same beside other libraries, into docs/performance.md (half an hour)'
+	@echo 'make shared      the shared library, for other languages: build/shared/'
 	@echo 'make install     header, library, find_package(awq) and pkg-config into PREFIX=$(PREFIX)'
 	@echo 'make clean       remove $(BUILD)/'
 
@@ -60,6 +62,18 @@ $(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(FORMATS) $(HEA
 	@$(NEED) cc json
 	@mkdir -p $(@D)
 	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
+
+python: shared $(BUILD)/venv/ready
+	AWQ_LIBRARY=$(BUILD)/shared $(BUILD)/venv/bin/python examples/python/lesson.py \
+	    --picture $(BUILD)/python.png $(ARGS)
+
+# NumPy and matplotlib from PyPI; where that is out of reach, Debian's.
+$(BUILD)/venv/ready: examples/python/requirements.txt
+	@$(NEED) venv
+	python3 -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet -r $< || { $(NEED) numpy matplotlib && \
+	    /usr/bin/python3 -m venv --clear --system-site-packages $(@D); }
+	@touch $@
 
 CONVERT = $(wildcard examples/convert/*.c) $(addprefix examples/llm/,names.c rope.c rope_order.c hf_config.c)
 
@@ -126,7 +140,7 @@ count-isa:
 	bash tests/scripts/count.sh $(BUILD)/count $(ISA)
 
 tools:
-	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang fuzzer
+	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang fuzzer numpy
 
 # ---- measuring, installing -----------------------------------------------------------------------
 
@@ -150,6 +164,12 @@ bench-report: bench-build bench-peers
 	$(BUILD)/peers/bin/python bench/report.py --bench $(AWQ_BENCH) \
 	    --peers $(BUILD)/peers/bin/python --results $(BUILD)/report $(ARGS)
 
+shared:
+	@$(NEED) cc cmake
+	@cmake -S . -B $(BUILD)/shared -DCMAKE_BUILD_TYPE=Release -DAWQ_BUILD_TESTS=OFF \
+	    -DBUILD_SHARED_LIBS=ON >/dev/null
+	cmake --build $(BUILD)/shared
+
 install:
 	@$(NEED) cc cmake
 	cmake -S . -B $(BUILD)/install -DCMAKE_BUILD_TYPE=Release -DAWQ_BUILD_TESTS=OFF \
@@ -160,6 +180,6 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help demo llm convert mpi test test-cuda golden sanitize fuzz mutants firmware board test-isa count-isa \
-        tools bench bench-build bench-peers bench-report install clean
+.PHONY: help demo llm convert mpi python search test test-cuda golden sanitize fuzz mutants firmware \
+        board test-isa count-isa tools bench bench-build bench-peers bench-report shared install clean
 .DEFAULT_GOAL := help
