@@ -18,6 +18,7 @@ BENCH_BUILD    = $(BUILD)/bench$(patsubst %,-%,$(filter-out cc,$(notdir $(CC))))
 AWQ_BENCH      = $(BENCH_BUILD)/bench/awq_bench
 HEADERS        = $(wildcard awq*.h examples/common/*.h examples/formats/*.h)
 FORMATS        = $(wildcard examples/formats/*.c)
+COMMON         = $(wildcard examples/common/*.c)
 MAKEFLAGS     += --no-print-directory
 
 help:
@@ -54,10 +55,10 @@ $(BUILD)/demo/demo: $(wildcard examples/demo/*.c examples/demo/*.h) $(HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(EXAMPLE_CFLAGS) -Iexamples/demo $(wildcard examples/demo/*.c) -o $@ $(EXAMPLE_LIBS)
 
-$(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(FORMATS) $(HEADERS)
+$(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(FORMATS) $(COMMON) $(HEADERS)
 	@$(NEED) cc json
 	@mkdir -p $(@D)
-	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
+	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) $(COMMON) -o $@ $(EXAMPLE_LIBS) -ljansson
 
 CONVERT = $(wildcard examples/convert/*.c) $(addprefix examples/llm/,names.c rope.c rope_order.c hf_config.c)
 

@@ -18,9 +18,4 @@ void calibration_close(calibration *cal);
 /*  Moves all windows through a layer; to be called with index 0, 1, ... in turn. */
 bool calibration_layer(calibration *cal, size_t index, const observer *watch, failure *why);
 
-/*  Attention sinks: the first token of a text receives most of the attention and is one among
-    hundreds, so an unweighted loss ignores it although everything later depends on it. A token's
-    weight is the square root of its share; the mean share is 1. */
-void weigh_tokens(const float *received, size_t tokens, float *weight);
-
 #endif

@@ -1,6 +1,7 @@
 /*  quantize.c - see quantize.h. */
 #include "quantize.h"
 
+#include "../common/dense.h"
 #include "../common/progress.h"
 #include "calibrate.h"
 
