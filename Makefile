@@ -24,6 +24,8 @@ MAKEFLAGS     += --no-print-directory
 help:
 	@echo 'make demo        quantize a real transformer layer: table and picture, offline, in seconds'
 	@echo 'make llm         quantize a real LLM and measure it; MODEL=file-or-folder TEXT= CALIB= ARGS='
+	@echo 'make search      semantic search: quantize a sentence encoder, index FOLDER=, ask; MODEL='
+	@echo 'make web         the same in a browser, served on PORT=8000'
 	@echo 'make convert     other layouts for a quantized model; ARGS="IN --list", "IN OUT --to gptq"'
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'
@@ -50,6 +52,9 @@ llm: $(BUILD)/llm/llm
 convert: $(BUILD)/convert/convert
 	$(BUILD)/convert/convert $(ARGS)
 
+search: $(BUILD)/search/search
+	MODEL='$(MODEL)' FOLDER='$(FOLDER)' sh examples/search/run.sh $(BUILD)/search $(ARGS)
+
 $(BUILD)/demo/demo: $(wildcard examples/demo/*.c examples/demo/*.h) $(HEADERS)
 	@$(NEED) cc
 	@mkdir -p $(@D)
@@ -59,6 +64,16 @@ $(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(FORMATS) $(COM
 	@$(NEED) cc json
 	@mkdir -p $(@D)
 	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) $(COMMON) -o $@ $(EXAMPLE_LIBS) -ljansson
+
+SEARCH = $(wildcard examples/search/*.c) $(addprefix examples/formats/,json.c safetensors.c) $(COMMON)
+
+# OpenBLAS, where there is one, is what the fp32 model is timed with.
+$(BUILD)/search/search: $(SEARCH) $(wildcard examples/search/*.h) $(HEADERS)
+	@$(NEED) cc json --if-possible openblas
+	@mkdir -p $(@D)
+	@blas=$$(echo 'int main(void) { return 0; }' | $(CC) -o /dev/null -x c - -lopenblas 2>/dev/null && \
+	    echo -DSEARCH_OPENBLAS -lopenblas); set -x; \
+	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) $(SEARCH) -o $@ $(EXAMPLE_LIBS) -ljansson $$blas
 
 CONVERT = $(wildcard examples/convert/*.c) $(addprefix examples/llm/,names.c rope.c rope_order.c hf_config.c)
 
@@ -141,6 +156,6 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help demo llm convert test golden sanitize fuzz mutants firmware board test-isa count-isa \
+.PHONY: help demo llm search convert test golden sanitize fuzz mutants firmware board test-isa count-isa \
         tools bench bench-build bench-peers bench-report install clean
 .DEFAULT_GOAL := help
