@@ -8,6 +8,7 @@ CC     ?= cc
 CFLAGS ?= -O3
 ARGS   ?=
 RUNS   ?= 1000000
+PORT   ?= 8000
 
 EXAMPLE_CFLAGS = -std=c99 $(CFLAGS) -Wall -Wextra -I. -Iexamples/common
 EXAMPLE_LIBS   = -lm -pthread
@@ -35,6 +36,7 @@ help:
 	@echo 'make firmware    inference on an emulated Cortex-M4, bit for bit as on this machine'
 	@echo 'make board       the test bodies on that board (minutes)'
 	@echo 'make test-isa    the test bodies on emulated Arm, RISC-V, s390x, x86-64, wasm; ISA=aarch64'
+	@echo 'make test-web    the page of make web in headless Chromium: the answers of the native host'
 	@echo 'make count-isa   instructions per multiply-accumulate there; ISA=aarch64/i8mm'
 	@echo 'make bench       speed beside error and size; ARGS=--benchmark_filter=...'
 	@echo 'make bench-report   the same beside other libraries, into docs/performance.md (half an hour)'
@@ -53,7 +55,13 @@ convert: $(BUILD)/convert/convert
 	$(BUILD)/convert/convert $(ARGS)
 
 search: $(BUILD)/search/search
-	MODEL='$(MODEL)' FOLDER='$(FOLDER)' sh examples/search/run.sh $(BUILD)/search $(ARGS)
+	MODEL='$(MODEL)' FOLDER='$(FOLDER)' sh examples/search/run.sh $(BUILD) $(ARGS)
+
+web: $(BUILD)/search/search
+	@$(NEED) python3
+	sh examples/web/site.sh $(BUILD)
+	@echo 'Open http://127.0.0.1:$(PORT)/ in a browser; Ctrl-C ends.'
+	python3 -m http.server --bind 127.0.0.1 --directory $(BUILD)/web $(PORT)
 
 $(BUILD)/demo/demo: $(wildcard examples/demo/*.c examples/demo/*.h) $(HEADERS)
 	@$(NEED) cc
@@ -117,6 +125,12 @@ test-isa:
 	@$(NEED) cc
 	bash tests/scripts/isa.sh $(BUILD)/isa $(ISA)
 
+# 77: there is no Chromium, as its last line says.
+test-web: $(BUILD)/search/search
+	@$(NEED) python3 --if-possible chromium
+	sh examples/web/site.sh $(BUILD)
+	python3 examples/web/check.py $(BUILD)/search/search $(BUILD)/web $(ARGS) || test $$? = 77
+
 count-isa:
 	@$(NEED) cc
 	bash tests/scripts/count.sh $(BUILD)/count $(ISA)
@@ -156,6 +170,6 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help demo llm search convert test golden sanitize fuzz mutants firmware board test-isa count-isa \
+.PHONY: help demo llm search web convert test test-web golden sanitize fuzz mutants firmware board test-isa count-isa \
         tools bench bench-build bench-peers bench-report install clean
 .DEFAULT_GOAL := help

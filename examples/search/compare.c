@@ -11,7 +11,7 @@
 #include <cblas.h>
 #endif
 
-enum { BEST = 10, ROUNDS = 5 };
+enum { BEST = 10, ROUNDS = 5, MEMORY_TEXTS = 64 };
 
 typedef struct comparison {
     const compare_options *options;
@@ -134,25 +134,30 @@ static bool measure_overlap(const comparison *c, const float *texts, const float
     return opened;
 }
 
-static bool measure_agreement(comparison *c, const encoder *e, agreement *out, failure *why)
+static bool measure_vectors(const comparison *c, const float *texts, const float *questions,
+                            agreement *out, failure *why)
 {
-    size_t dim = e->dim, i;
-    float *texts = malloc(c->texts.count * dim * sizeof *texts);
-    float *questions = malloc(c->questions.count * dim * sizeof *questions);
-    bool measured;
+    size_t dim = c->original.e->dim, i;
 
     memset(out, 0, sizeof *out);
     out->least_cosine = 1;
-    measured = texts && questions ? embed_passages(e, &c->pool, &c->texts, NULL, texts, NULL, why)
-                                        && embed_passages(e, &c->pool, &c->questions, NULL,
-                                                          questions, NULL, why)
-                                  : fail(why, "out of memory");
-    for (i = 0; measured && i < c->texts.count; i++) {
+    for (i = 0; i < c->texts.count; i++) {
         double cosine = product(texts + i * dim, c->text_vectors + i * dim, dim);
         out->mean_cosine += cosine / (double)c->texts.count;
         if (cosine < out->least_cosine) out->least_cosine = cosine;
     }
-    measured = measured && measure_overlap(c, texts, questions, out, why);
+    return measure_overlap(c, texts, questions, out, why);
+}
+
+static bool measure_agreement(comparison *c, const encoder *e, agreement *out, failure *why)
+{
+    float *texts = malloc(c->texts.count * e->dim * sizeof *texts);
+    float *questions = malloc(c->questions.count * e->dim * sizeof *questions);
+    bool measured = (texts && questions) || fail(why, "out of memory");
+
+    measured = measured && embed_passages(e, &c->pool, &c->texts, NULL, texts, NULL, why)
+               && embed_passages(e, &c->pool, &c->questions, NULL, questions, NULL, why)
+               && measure_vectors(c, texts, questions, out, why);
     free(texts);
     free(questions);
     return measured;
@@ -160,7 +165,8 @@ static bool measure_agreement(comparison *c, const encoder *e, agreement *out, f
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-/*  Opens the model and embeds the folder. */
+/*  Opens the model and embeds the beginning of the folder: more passages need no more memory than
+    their vectors. */
 static bool embed_folder(const char *path, const compare_options *o, failure *why)
 {
     passages texts;
@@ -174,6 +180,7 @@ static bool embed_folder(const char *path, const compare_options *o, failure *wh
     if (!model_open(&m, path, why)
         || !folder_add(&texts, &m.e->words, m.e->room, o->folder, &skipped, why))
         return false;
+    if (texts.count > MEMORY_TEXTS) texts.count = MEMORY_TEXTS;
     vectors = malloc((texts.count * m.e->dim + 1) * sizeof *vectors);
     parallel_start(&pool, o->threads);
     done = vectors && embed_passages(m.e, &pool, &texts, NULL, vectors, NULL, why);
@@ -224,13 +231,13 @@ static void openblas_matmul(const float *w, size_t w_stride, size_t rows, const 
 }
 #endif
 
-/*  Embeds all questions as often as takes half a second. */
+/*  Embeds all questions as often as takes a quarter of a second. */
 static bool race(comparison *c, contender *one, size_t round, float *vectors, failure *why)
 {
     double started = seconds_now(), seconds = 0;
     size_t texts = 0;
 
-    while (seconds < 0.5) {
+    while (seconds < 0.25) {
         if (!embed_passages(&one->e, &c->pool, &c->questions, NULL, vectors, NULL, why))
             return false;
         texts += c->questions.count;
@@ -356,38 +363,43 @@ static bool prepare_truth(comparison *c, failure *why)
     return true;
 }
 
-static bool print_row(comparison *c, const char *name, const model *m, awq_precision precision,
-                      size_t memory, failure *why)
+static void print_agreement(const char *name, const agreement *a, const model *m, size_t memory)
 {
-    encoder e = *m->e;
-    agreement a;
-
-    e.precision = precision;
-    if (!measure_agreement(c, &e, &a, why)) return false;
-    printf("%-44.44s %8.5f %8.5f %8.1f %% %8.1f %% %8.1f %8.1f\n", name, a.mean_cosine,
-           a.least_cosine, 100 * a.overlap, 100 * a.first, (double)m->size / 1e6,
+    printf("%-44.44s %8.5f %8.5f %8.1f %% %8.1f %% %8.1f %8.1f\n", name, a->mean_cosine,
+           a->least_cosine, 100 * a->overlap, 100 * a->first, (double)m->size / 1e6,
            (double)memory / 1e6);
+}
+
+static bool compare_model(comparison *c, const char *path, model *m, size_t memory, failure *why)
+{
+    static const char *const kinds[2] = { "A16", "A8" };
+    char name[160];
+    agreement a;
+    int i;
+
+    if (!model_open(m, path, why)) return false;
+    if (m->e->dim != c->original.e->dim) return fail(why, "%s: not made from that model", path);
+    for (i = 0; i < 2; i++) {
+        encoder e = *m->e;
+        e.precision = i == 0 ? AWQ_A16 : AWQ_A8;
+        if (!measure_agreement(c, &e, &a, why)) return false;
+        snprintf(name, sizeof name, "%s, %s", base_name(path), kinds[i]);
+        print_agreement(name, &a, m, memory);
+    }
     return true;
 }
 
 static bool compare_models(comparison *c, model *models, const size_t *memory, failure *why)
 {
+    agreement a;
     size_t i;
-    char name[160];
 
     printf("%-44s %8s %8s %10s %10s %8s %8s\n", "agreement with fp32", "cosine", "least",
            "ten best", "the best", "file MB", "peak MB");
-    if (!print_row(c, "fp32, index of 8 bits", &c->original, AWQ_A16, memory[0], why)) return false;
-    for (i = 0; i < c->options->models_count; i++) {
-        const char *path = c->options->models[i];
-        if (!model_open(&models[i], path, why)) return false;
-        if (models[i].e->dim != c->original.e->dim)
-            return fail(why, "%s: not made from that model", path);
-        snprintf(name, sizeof name, "%s, A16", base_name(path));
-        if (!print_row(c, name, &models[i], AWQ_A16, memory[1 + i], why)) return false;
-        snprintf(name, sizeof name, "%s, A8", base_name(path));
-        if (!print_row(c, name, &models[i], AWQ_A8, memory[1 + i], why)) return false;
-    }
+    if (!measure_vectors(c, c->text_vectors, c->question_vectors, &a, why)) return false;
+    print_agreement("fp32, index of 8 bits", &a, &c->original, memory[0]);
+    for (i = 0; i < c->options->models_count; i++)
+        if (!compare_model(c, c->options->models[i], &models[i], memory[1 + i], why)) return false;
     printf("%zu passages, %zu questions\n", c->texts.count, c->questions.count);
     return compare_speed(c, models, why);
 }
