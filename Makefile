@@ -34,6 +34,7 @@ help:
 	@echo 'make test-isa    the test bodies on emulated Arm, RISC-V, s390x, x86-64, wasm; ISA=aarch64'
 	@echo 'make count-isa   instructions per multiply-accumulate there; ISA=aarch64/i8mm'
 	@echo 'make bench       speed beside error and size; ARGS=--benchmark_filter=...'
+	@echo 'make time-7b     time and memory of every step on the linears of a 7B model; ARGS="--layers 32"'
 	@echo 'make bench-report   the same beside other libraries, into docs/performance.md (half an hour)'
 	@echo 'make install     header, library, find_package(awq) and pkg-config into PREFIX=$(PREFIX)'
 	@echo 'make clean       remove $(BUILD)/'
@@ -119,6 +120,14 @@ bench-build:
 	    -DAWQ_BUILD_TESTS=OFF -DAWQ_BUILD_BENCH=ON
 	cmake --build $(BENCH_BUILD) --parallel $(JOBS)
 
+time-7b: $(BUILD)/time-7b/seven_b
+	$(BUILD)/time-7b/seven_b $(ARGS)
+
+$(BUILD)/time-7b/seven_b: bench/seven_b.c $(HEADERS)
+	@$(NEED) cc
+	@mkdir -p $(@D)
+	$(CC) $(EXAMPLE_CFLAGS) bench/seven_b.c -o $@ $(EXAMPLE_LIBS)
+
 # The peers are optional: what is not there is named in the report. PEERS= adds packages.
 bench-peers:
 	@$(NEED) venv
@@ -141,5 +150,5 @@ clean:
 	rm -rf $(BUILD)
 
 .PHONY: help demo llm convert test golden sanitize fuzz mutants firmware board test-isa count-isa \
-        tools bench bench-build bench-peers bench-report install clean
+        tools bench bench-build bench-peers bench-report time-7b install clean
 .DEFAULT_GOAL := help

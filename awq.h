@@ -3019,7 +3019,7 @@ AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *
 
 /* ---- the factor of H: blocked Cholesky, AWQ__CHUNK columns at a time ------------------------- */
 
-#define AWQ__STRIP 64 /* columns of X in a large product: AWQ__CHUNK rows of them fit the L1 cache */
+#define AWQ__STRIP 64 /* columns of a large product at a time: AWQ__CHUNK rows fit the L1 cache */
 
 typedef struct awq__factoring {
     const awq_kernels *k;
@@ -3264,9 +3264,12 @@ typedef struct awq__round_rows {
     float *w;       /* [AWQ__ROUND_ROWS][stride] weights, then their q, in the hessian's order */
     float *error;   /* the same: e, in that order */
     float *product; /* the same: e L, in that order; then e H */
-    float *block;   /* [AWQ__ROUND_ROWS][AWQ__CHUNK, spread] of the columns at work */
+    float *block;   /* [AWQ__ROUND_ROWS][AWQ__CHUNK, spread] of product: the columns at work */
+    float *columns; /* [AWQ__CHUNK][AWQ__ROUND_ROWS] of w, */
+    float *errors;  /* and of error */
     float *corner;  /* [AWQ__CHUNK][AWQ__CHUNK] of L or H, where they meet */
-    float *strip;   /* [AWQ__CHUNK][AWQ__STRIP] of L or H */
+    float *strips;  /* [strips][AWQ__CHUNK][AWQ__STRIP] of L or H */
+    float *unit;     /* [AWQ__CHUNK] s / H_cc: e H to a number of steps, but for the scale */
     uint32_t *moved; /* [AWQ__ROUND_ROWS][AWQ__CHUNK] which of them moved */
     uint32_t *moves; /* [AWQ__ROUND_ROWS] how many */
 } awq__round_rows;
@@ -3279,8 +3282,11 @@ static void awq__round_layout(awq__round_rows *r, awq__arena *arena, size_t in) 
     r->error = (float *)awq__take(arena, all, sizeof(float));
     r->product = (float *)awq__take(arena, all, sizeof(float));
     r->block = (float *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__SPREAD(AWQ__CHUNK), sizeof(float));
+    r->columns = (float *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__CHUNK, sizeof(float));
+    r->errors = (float *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__CHUNK, sizeof(float));
     r->corner = (float *)awq__take(arena, AWQ__CHUNK * AWQ__CHUNK, sizeof(float));
-    r->strip = (float *)awq__take(arena, AWQ__CHUNK * AWQ__STRIP, sizeof(float));
+    r->strips = (float *)awq__take(arena, AWQ__CHUNK * AWQ__CHUNK, sizeof(float));
+    r->unit = (float *)awq__take(arena, AWQ__CHUNK, sizeof(float));
     r->moved = (uint32_t *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__CHUNK, sizeof(uint32_t));
     r->moves = (uint32_t *)awq__take(arena, AWQ__ROUND_ROWS, sizeof(uint32_t));
 }
@@ -3303,17 +3309,27 @@ static void awq__copy_part(const float *from, size_t in, size_t rows, size_t n, 
     for (i = 0; i < rows; i++) memcpy(to + i * n, from + i * in, n * sizeof *to);
 }
 
-/* y (r->rows, n) += A (r->rows, count) X (count, n), X a part of L or H: a strip of it stays in the
-   L1 cache while all rows go by. */
+/* A part (rows, n) of L or H as strips. */
+static void awq__copy_strips(const float *from, size_t in, size_t rows, size_t n, float *strips) {
+    size_t i, col;
+    for (i = 0; i < rows; i++)
+        for (col = 0; col < n; col += AWQ__STRIP)
+            memcpy(strips + (col * AWQ__CHUNK + i * AWQ__STRIP), from + i * in + col,
+                   awq__min(AWQ__STRIP, n - col) * sizeof *from);
+}
+
+/* y (r->rows, n) += A (r->rows, count) X (count, n), X a part of L or H. */
 static void awq__add_part(awq__round_rows *r, float *y, size_t y_stride, const float *a,
                           const float *x, size_t n, size_t count) {
-    size_t in = r->task->hessian->in_features, i, col;
+    size_t in = r->task->hessian->in_features, i, col, at;
     for (i = 0; i < count; i += AWQ__CHUNK)
-        for (col = 0; col < n; col += AWQ__STRIP) {
-            size_t deep = awq__min(AWQ__CHUNK, count - i), wide = awq__min(AWQ__STRIP, n - col);
-            awq__copy_part(x + i * in + col, in, deep, wide, r->strip);
-            r->task->k->add_products(y + col, y_stride, r->rows, wide, a + i, r->stride, 1,
-                                     r->strip, wide, deep);
+        for (col = 0; col < n; col += AWQ__CHUNK) {
+            size_t deep = awq__min(AWQ__CHUNK, count - i), wide = awq__min(AWQ__CHUNK, n - col);
+            awq__copy_strips(x + i * in + col, in, deep, wide, r->strips);
+            for (at = 0; at < wide; at += AWQ__STRIP)
+                r->task->k->add_products(y + col + at, y_stride, r->rows,
+                                         awq__min(AWQ__STRIP, wide - at), a + i, r->stride, 1,
+                                         r->strips + at * AWQ__CHUNK, AWQ__STRIP, deep);
         }
 }
 
@@ -3330,45 +3346,79 @@ static void awq__load_in_order(awq__round_rows *r, size_t lane) {
     for (i = 0; i < in; i++) w[i] = plain[order[i]];
 }
 
-/* Column i of L, in this block, for all rows: what the errors so far do to it is taken back by its
-   own rounding. */
-static void awq__round_column(awq__round_rows *r, size_t i, const float *block, float pivot) {
-    awq_tensor *t = r->task->tensor;
-    size_t col = r->task->hessian->order[i], lane;
-    size_t size = awq__group_size(t->in_features, t->quant.group_size);
+/* The grids of column `col` of all rows. */
+static void awq__column_grids(const awq__round_rows *r, size_t col, float *scale, float *zero) {
+    const awq_tensor *t = r->task->tensor;
+    size_t size = awq__group_size(t->in_features, t->quant.group_size), lane;
     size_t groups = awq__ceil_div(t->in_features, size), at = r->row * groups + col / size;
-    float s = r->task->source.scale ? r->task->source.scale[col] : 1, inverse = 1 / pivot;
-    float levels = awq__levels(t->quant.bits);
-    for (lane = 0; lane < r->rows; lane++, at += groups, block += AWQ__SPREAD(AWQ__CHUNK)) {
+    for (lane = 0; lane < r->rows; lane++, at += groups) {
         awq__grid grid = awq__get_grid(t, at);
-        float *w = r->w + lane * r->stride + i, e;
-        float v = (*w + *block * inverse) * s / grid.scale;
-        v = v < -grid.zero ? -grid.zero : v > levels - grid.zero ? levels - grid.zero : v;
-        v = awq__round(v);
-        e = *w - v * grid.scale / s;
-        *w = v + grid.zero;
-        r->error[lane * r->stride + i] = e;
-        r->product[lane * r->stride + i] = *block + e * pivot;
+        scale[lane] = grid.scale;
+        zero[lane] = grid.zero;
     }
 }
 
-/* Columns [begin, begin + n), the last first; block holds what later ones do to them. */
+/* Column i of L, number c of its block, for all rows: what the errors so far do to it is taken back
+   by its own rounding. */
+static void awq__round_column(awq__round_rows *r, size_t i, size_t c, float pivot) {
+    size_t col = r->task->hessian->order[i], lane, rows = r->rows;
+    float s = r->task->source.scale ? r->task->source.scale[col] : 1, inverse = 1 / pivot;
+    float levels = awq__levels(r->task->tensor->quant.bits);
+    float scale[AWQ__ROUND_ROWS], zero[AWQ__ROUND_ROWS], carried[AWQ__ROUND_ROWS];
+    float *AWQ__RESTRICT w = r->columns + c * AWQ__ROUND_ROWS;
+    float *AWQ__RESTRICT e = r->errors + c * AWQ__ROUND_ROWS;
+    awq__column_grids(r, col, scale, zero);
+    for (lane = 0; lane < rows; lane++)
+        carried[lane] = r->block[lane * AWQ__SPREAD(AWQ__CHUNK) + c];
+    for (lane = 0; lane < rows; lane++) {
+        float v = (w[lane] + carried[lane] * inverse) * s / scale[lane];
+        v = v < -zero[lane] ? -zero[lane] : v;
+        v = awq__round(v > levels - zero[lane] ? levels - zero[lane] : v);
+        e[lane] = w[lane] - v * scale[lane] / s;
+        w[lane] = v + zero[lane];
+    }
+}
+
+/* Columns [begin, begin + n), the last first. block: what later ones do to them, then e L. */
 static void awq__round_block(awq__round_rows *r, size_t begin, size_t n) {
     const awq_hessian *h = r->task->hessian;
     const awq_kernels *k = r->task->k;
     const size_t stride = AWQ__SPREAD(AWQ__CHUNK);
     size_t first, last, i;
     awq__copy_part(h->factor + begin * h->in_features + begin, h->in_features, n, n, r->corner);
+    for (i = 0; i < n; i++) memset(r->corner + i * n + i + 1, 0, (n - i - 1) * sizeof(float));
     for (last = n; last > 0; last = first) {
         first = (last - 1) / AWQ__SOON * AWQ__SOON;
         for (i = last; i-- > first;) {
-            awq__round_column(r, begin + i, r->block + i, r->corner[i * n + i]);
-            k->add_products(r->block + first, stride, r->rows, last - first, r->error + begin + i,
-                            r->stride, 0, r->corner + i * n + first, 0, 1);
+            awq__round_column(r, begin + i, i, r->corner[i * n + i]);
+            k->add_products(r->block + first, stride, r->rows, last - first,
+                            r->errors + i * AWQ__ROUND_ROWS, 1, 0, r->corner + i * n + first, 0,
+                            1);
         }
-        k->add_products(r->block, stride, r->rows, first, r->error + begin + first, r->stride, 1,
-                        r->corner + first * n, n, last - first);
+        k->add_products(r->block, stride, r->rows, first, r->errors + first * AWQ__ROUND_ROWS, 1,
+                        AWQ__ROUND_ROWS, r->corner + first * n, n, last - first);
     }
+}
+
+/* to[c][r] = from[r][c], a few of either at a time. */
+static void awq__turn(const float *from, size_t from_stride, size_t rows, size_t cols, float *to,
+                      size_t to_stride) {
+    size_t row, col, i, j;
+    for (row = 0; row < rows; row += AWQ__TILE)
+        for (col = 0; col < cols; col += AWQ__TILE)
+            for (i = row; i < awq__min(row + AWQ__TILE, rows); i++)
+                for (j = col; j < awq__min(col + AWQ__TILE, cols); j++)
+                    to[j * to_stride + i] = from[i * from_stride + j];
+}
+
+/* The block of columns is done. */
+static void awq__store_block(awq__round_rows *r, size_t begin, size_t n) {
+    size_t lane;
+    awq__turn(r->columns, AWQ__ROUND_ROWS, n, r->rows, r->w + begin, r->stride);
+    awq__turn(r->errors, AWQ__ROUND_ROWS, n, r->rows, r->error + begin, r->stride);
+    for (lane = 0; lane < r->rows; lane++)
+        memcpy(r->product + lane * r->stride + begin, r->block + lane * AWQ__SPREAD(AWQ__CHUNK),
+               n * sizeof *r->product);
 }
 
 /* Columns from the last row of L to the first. */
@@ -3380,7 +3430,9 @@ static void awq__round_in_order(awq__round_rows *r) {
         awq__clear_block(r);
         awq__add_part(r, r->block, AWQ__SPREAD(AWQ__CHUNK), r->error + end,
                       h->factor + end * in + begin, end - begin, in - end);
+        awq__turn(r->w + begin, r->stride, r->rows, end - begin, r->columns, AWQ__ROUND_ROWS);
         awq__round_block(r, begin, end - begin);
+        awq__store_block(r, begin, end - begin);
     }
 }
 
@@ -3413,36 +3465,59 @@ static void awq__put_in_order(awq__round_rows *r, size_t lane) {
     memcpy(product, w, in * sizeof *w);
 }
 
-/* Every q of these columns of a row to where the loss is least, the others fixed; moves: the
-   changes of e. */
-static void awq__descend(awq__round_rows *r, size_t lane, size_t begin, size_t n) {
-    awq_tensor *t = r->task->tensor;
-    const float *scale = r->task->source.scale;
-    size_t in = t->in_features, size = awq__group_size(in, t->quant.group_size), c;
-    uint8_t *q = t->q + (r->row + lane) * in + begin;
-    float levels = awq__levels(t->quant.bits), product[AWQ__CHUNK];
+/* q of column c to where the loss is least, the others fixed, if `steps` from here; the change */
+static float awq__move(uint8_t *q, float steps, float levels) {
+    float now = (float)*q, best = now + steps;
+    best = awq__round(best < 0 ? 0 : best > levels ? levels : best);
+    *q = (uint8_t)(int)best;
+    return best - now;
+}
+
+/* Columns [begin, end) of one group of a row, counted from the block's first. */
+static void awq__descend_group(awq__round_rows *r, size_t lane, size_t first, size_t begin,
+                               size_t end, size_t n, float scale, float *product, uint8_t *q) {
+    const float *s = r->task->source.scale, inverse = 1 / scale;
+    float levels = awq__levels(r->task->tensor->quant.bits);
+    uint32_t *moved = r->moved + lane * AWQ__CHUNK;
     float *moves = r->block + lane * AWQ__SPREAD(AWQ__CHUNK);
-    uint32_t *moved = r->moved + lane * AWQ__CHUNK, count = 0;
-    awq__grid grid = { 0, 0 };
-    memcpy(product, r->product + lane * r->stride + begin, n * sizeof *product);
-    for (c = 0; c < n; c++) {
-        float diagonal = r->corner[c * n + c], step, move;
-        if (c == 0 || (begin + c) % size == 0)
-            grid = awq__get_grid(t, (r->row + lane) * awq__ceil_div(in, size) + (begin + c) / size);
-        if (!(diagonal > 0)) continue;
-        step = grid.scale / (scale ? scale[begin + c] : 1);
-        move = product[c] / (diagonal * step);
+    size_t c;
+    for (c = begin; c < end; c++) {
+        float steps = product[c] * r->unit[c] * inverse, move;
+        if (steps < 0.5f && steps > -0.5f) continue;
+        move = awq__move(q + c, steps, levels);
         if (move < 0.5f && move > -0.5f) continue;
-        move += (float)q[c];
-        move = awq__round(move < 0 ? 0 : move > levels ? levels : move) - (float)q[c];
-        if (move < 0.5f && move > -0.5f) continue;
-        q[c] = (uint8_t)(int)((float)q[c] + move);
-        move *= -step;
-        moved[count] = (uint32_t)c;
-        moves[count++] = move;
+        move *= s ? -scale / s[first + c] : -scale;
+        moved[r->moves[lane]] = (uint32_t)c;
+        moves[r->moves[lane]++] = move;
         r->task->k->add_products(product, 0, 1, n, &move, 0, 0, r->corner + c * n, 0, 1);
     }
-    r->moves[lane] = count;
+}
+
+/* Every q of these columns of a row, in turn; moves: the changes of e. */
+static void awq__descend(awq__round_rows *r, size_t lane, size_t begin, size_t n) {
+    awq_tensor *t = r->task->tensor;
+    size_t in = t->in_features, size = awq__group_size(in, t->quant.group_size), c, end;
+    size_t group = begin / size, row = r->row + lane, at = row * awq__ceil_div(in, size) + group;
+    float product[AWQ__CHUNK];
+    memcpy(product, r->product + lane * r->stride + begin, n * sizeof *product);
+    r->moves[lane] = 0;
+    for (c = 0; c < n; c = end, group++, at++) {
+        end = awq__min(n, (group + 1) * size - begin);
+        awq__descend_group(r, lane, begin, c, end, n, awq__get_grid(t, at).scale, product,
+                           t->q + row * in + begin);
+    }
+}
+
+/* The block of H on the diagonal, and what its diagonal makes of e H; 0: a silent channel. */
+static void awq__load_corner(awq__round_rows *r, size_t begin, size_t n) {
+    const awq_hessian *h = r->task->hessian;
+    const float *s = r->task->source.scale;
+    size_t in = h->in_features, c;
+    awq__copy_part(h->gram + begin * in + begin, in, n, n, r->corner);
+    for (c = 0; c < n; c++) {
+        float diagonal = r->corner[c * n + c];
+        r->unit[c] = diagonal > 0 ? (s ? s[begin + c] : 1) / diagonal : 0;
+    }
 }
 
 /* What the moves in columns [begin, begin + n) do to e H, from column `first` on. */
@@ -3462,11 +3537,10 @@ static void awq__spread_moves(awq__round_rows *r, size_t begin, size_t first) {
 
 /* One pass over the columns; after the last one, e H is not needed. */
 static void awq__descend_all(awq__round_rows *r, int is_last) {
-    const awq_hessian *h = r->task->hessian;
-    size_t in = h->in_features, begin, lane, n;
+    size_t in = r->task->hessian->in_features, begin, lane, n;
     for (begin = 0; begin < in; begin += n) {
         n = awq__min(AWQ__CHUNK, in - begin);
-        awq__copy_part(h->gram + begin * in + begin, in, n, n, r->corner);
+        awq__load_corner(r, begin, n);
         for (lane = 0; lane < r->rows; lane++) awq__descend(r, lane, begin, n);
         awq__spread_moves(r, begin, is_last ? begin + n : 0);
     }

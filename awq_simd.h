@@ -1806,6 +1806,14 @@ AWQ__AVX512 static void awq__grid_sums_avx512(const float *u, const float *ru, c
     sums[2] = awq__fold_avx512(vv);
 }
 
+/* The first `bytes` of `rows` rows: what the next tile reads is on its way while this one works. */
+AWQ__INLINE void awq__ask_for(const float *m, size_t stride, size_t rows, size_t bytes) {
+    size_t r, i;
+    for (r = 0; r < rows; r++)
+        for (i = 0; i < bytes; i += 64)
+            _mm_prefetch((const char *)(m + r * stride) + i, _MM_HINT_T0);
+}
+
 AWQ__INLINE AWQ__AVX512 void awq__products_avx512(float *y, size_t y_stride, __mmask16 lanes,
                                                   size_t rows, size_t vectors, const float *a,
                                                   size_t a_stride, size_t a_step, const float *x,
@@ -1837,7 +1845,10 @@ AWQ__AVX512 static void awq__add_products_avx512(float *y, size_t y_stride, size
     size_t i, r;
     for (; rows; rows -= r, y += r * y_stride, a += r * a_stride) {
         r = rows < AWQ__ROWS ? 1 : AWQ__ROWS;
+        if (rows > r && a_step == 1)
+            awq__ask_for(a + r * a_stride, a_stride, r, count * sizeof *a);
         for (i = 0; i + 64 <= n; i += 64) {
+            if (rows > r) awq__ask_for(y + r * y_stride + i, y_stride, r, 256);
             if (r == 1) awq__products_avx512(y + i, 0, 0xffff, 1, 4, a, 0, a_step, x + i, x_stride,
                                              count);
             else awq__products_avx512(y + i, y_stride, 0xffff, AWQ__ROWS, 4, a, a_stride, a_step,
