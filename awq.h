@@ -3024,8 +3024,10 @@ AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *
 typedef struct awq__factoring {
     const awq_kernels *k;
     size_t in, begin, n; /* columns [begin, begin + n) are being eliminated */
+    const float *gram;
+    const uint32_t *order;
     float *factor;
-    float *added;
+    float *added;  /* [in] to the diagonal */
     float *corner; /* [AWQ__CHUNK][AWQ__CHUNK] the block on the diagonal, transposed and negated */
     float *panel;  /* [strips][AWQ__CHUNK][AWQ__STRIP] what stands below it, too */
     float floor_of_pivot;
@@ -3109,16 +3111,40 @@ static void awq__factor_rest(void *arg, size_t begin, size_t end, size_t worker)
     }
 }
 
-/* The strict lower triangle is copied above the diagonal, block by block: both sides are read and
-   written in lines. */
-static void awq__mirror(float *m, size_t in, int upwards) {
-    size_t row, col, i, j;
-    for (row = 0; row < in; row += AWQ__TILE)
-        for (col = 0; col <= row; col += AWQ__TILE)
-            for (i = row; i < awq__min(row + AWQ__TILE, in); i++)
-                for (j = col; j < awq__min(col + AWQ__TILE, i); j++)
-                    if (upwards) m[j * in + i] = m[i * in + j];
-                    else m[i * in + j] = m[j * in + i];
+/* One triangle of a square matrix onto the other, tile by tile: both sides are read and written in
+   lines. */
+typedef struct awq__mirroring {
+    float *m;
+    size_t in;
+    int upwards; /* the lower one is copied */
+} awq__mirroring;
+
+static void awq__mirror_tile(const awq__mirroring *t, size_t row, size_t col) {
+    size_t in = t->in, i, j;
+    for (i = row; i < awq__min(row + AWQ__TILE, in); i++)
+        for (j = col; j < awq__min(col + AWQ__TILE, i); j++)
+            if (t->upwards) t->m[j * in + i] = t->m[i * in + j];
+            else t->m[i * in + j] = t->m[j * in + i];
+}
+
+/* Tiles of rows p from the top and from the bottom, so that every index costs the same. */
+static void awq__mirror_rows(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__mirroring *t = (const awq__mirroring *)arg;
+    size_t tiles = awq__ceil_div(t->in, AWQ__TILE), p, c;
+    (void)worker;
+    for (p = begin; p < end; p++) {
+        for (c = 0; c <= p; c++) awq__mirror_tile(t, p * AWQ__TILE, c * AWQ__TILE);
+        for (c = 0; tiles - 1 - p > p && c <= tiles - 1 - p; c++)
+            awq__mirror_tile(t, (tiles - 1 - p) * AWQ__TILE, c * AWQ__TILE);
+    }
+}
+
+static void awq__mirror(float *m, size_t in, int upwards, const awq_parallel *parallel) {
+    awq__mirroring t;
+    t.m = m;
+    t.in = in;
+    t.upwards = upwards;
+    awq__run(parallel, awq__ceil_div(awq__ceil_div(in, AWQ__TILE), 2), 1, awq__mirror_rows, &t);
 }
 
 static void awq__factor(awq__factoring *f, const awq_parallel *parallel) {
@@ -3131,7 +3157,7 @@ static void awq__factor(awq__factoring *f, const awq_parallel *parallel) {
         awq__run(parallel, awq__ceil_div(awq__ceil_div(left, AWQ__STRIP), 2), 1, awq__factor_rest,
                  f);
     }
-    awq__mirror(f->factor, f->in, 1);
+    awq__mirror(f->factor, f->in, 1, parallel);
 }
 
 /* Channels by rising activation, so that the last row has the largest: a heap sort. */
@@ -3184,24 +3210,41 @@ static double awq__mean_diagonal(const awq_stats *stats, const float *scale, flo
     return mean > 0 ? mean : 1;
 }
 
-/* P (H + damping) P^T, to be factored in place */
-static awq_status awq__permute_gram(awq__factoring *f, const awq_stats *stats, const float *scale,
-                                    double damping, const uint32_t *order, awq_where *where) {
-    size_t in = f->in, i, j;
+/* What is added to the diagonal, in order. */
+static awq_status awq__damp(awq__factoring *f, const awq_stats *stats, const float *scale,
+                            double damping, awq_where *where) {
+    size_t i, in = f->in;
     f->floor_of_pivot = FLT_MAX;
     for (i = 0; i < in; i++) {
-        const float *from = stats->gram + order[i] * in;
-        float *row = f->factor + i * in;
-        double s = scale ? (double)scale[order[i]] : 1;
+        size_t c = f->order[i];
+        double s = scale ? (double)scale[c] : 1;
         float extra = (float)(damping * s * s);
-        if (!awq__is_finite(extra + from[order[i]]) || !(extra > 0))
-            return awq__fail(where, AWQ_ERR_DATA, 0, 0, order[i]);
-        for (j = 0; j <= i; j++) row[j] = from[order[j]];
-        row[i] += extra;
+        if (!awq__is_finite(extra + stats->gram[c * in + c]) || !(extra > 0))
+            return awq__fail(where, AWQ_ERR_DATA, 0, 0, c);
         f->added[i] = extra;
         if (extra < f->floor_of_pivot) f->floor_of_pivot = extra;
     }
     return AWQ_OK;
+}
+
+/* Row i of P (H + damping) P^T, to be factored in place. */
+static void awq__permute_row(const awq__factoring *f, size_t i) {
+    const float *from = f->gram + f->order[i] * f->in;
+    float *row = f->factor + i * f->in;
+    size_t j;
+    for (j = 0; j <= i; j++) row[j] = from[f->order[j]];
+    row[i] += f->added[i];
+}
+
+/* Rows i from the top and from the bottom: every i costs the same. */
+static void awq__permute_gram(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__factoring *f = (const awq__factoring *)arg;
+    size_t i;
+    (void)worker;
+    for (i = begin; i < end; i++) {
+        awq__permute_row(f, i);
+        awq__permute_row(f, f->in - 1 - i);
+    }
 }
 
 AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const float *scale,
@@ -3225,11 +3268,14 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
     awq__factor_layout(&f, &arena, in, &channels);
     f.k = k;
     f.in = in;
-    awq__mirror(stats->gram, in, 0);
+    awq__mirror(stats->gram, in, 0, parallel);
     for (i = 0; i < in; i++) channels[i] = (uint32_t)i;
     damping *= awq__mean_diagonal(stats, scale, f.panel); /* the panel is not in use yet */
     if (order == AWQ_ORDER_ACTIVATION) awq__sort_channels(channels, in, f.panel);
-    AWQ__TRY(awq__permute_gram(&f, stats, scale, damping, channels, where));
+    f.gram = stats->gram;
+    f.order = channels;
+    AWQ__TRY(awq__damp(&f, stats, scale, damping, where));
+    awq__run(parallel, awq__ceil_div(in, 2), 1, awq__permute_gram, &f);
     awq__factor(&f, parallel);
     hessian->in_features = in;
     hessian->gram = stats->gram;

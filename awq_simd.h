@@ -1603,13 +1603,14 @@ AWQ__AVX2 static void awq__grid_sums_avx2(const float *u, const float *ru, const
     sums[2] = awq__fold_avx2(vv[0], vv[1]);
 }
 
-/* y stays in registers, `vectors` of 8 at a time. */
+#define AWQ__TALL 6 /* rows and 2 vectors: 12 sums in 16 registers */
+
 /* y (rows, 8 vectors) += A X, one tile in registers */
 AWQ__INLINE AWQ__AVX2 void awq__products_avx2(float *y, size_t y_stride, size_t rows,
                                               size_t vectors, const float *a, size_t a_stride,
                                               size_t a_step, const float *x, size_t x_stride,
                                               size_t count) {
-    __m256 sum[AWQ__ROWS][2];
+    __m256 sum[AWQ__TALL][2];
     size_t r, i, j;
     AWQ__UNROLL for (r = 0; r < rows; r++) {
         AWQ__UNROLL for (i = 0; i < vectors; i++)
@@ -1635,10 +1636,13 @@ AWQ__AVX2 static void awq__add_products_avx2(float *y, size_t y_stride, size_t r
                                              const float *x, size_t x_stride, size_t count) {
     size_t i, r;
     for (; rows; rows -= r, y += r * y_stride, a += r * a_stride) {
-        r = rows < AWQ__ROWS ? 1 : AWQ__ROWS;
+        r = rows >= AWQ__TALL ? AWQ__TALL : rows >= AWQ__ROWS ? AWQ__ROWS : 1;
         for (i = 0; i + 16 <= n; i += 16) {
             if (r == 1) awq__products_avx2(y + i, 0, 1, 2, a, 0, a_step, x + i, x_stride, count);
-            else awq__products_avx2(y + i, y_stride, AWQ__ROWS, 2, a, a_stride, a_step, x + i,
+            else if (r == AWQ__ROWS)
+                awq__products_avx2(y + i, y_stride, AWQ__ROWS, 2, a, a_stride, a_step, x + i,
+                                   x_stride, count);
+            else awq__products_avx2(y + i, y_stride, AWQ__TALL, 2, a, a_stride, a_step, x + i,
                                     x_stride, count);
         }
         awq__add_products_portable(y + i, y_stride, r, n - i, a, a_stride, a_step, x + i, x_stride,
@@ -3168,6 +3172,7 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
 #undef AWQ__VNNI512
 #undef AWQ__WASM
 #undef AWQ__WIDE_RVV
+#undef AWQ__TALL
 #undef AWQ__X86
 #undef awq__fill_dotprod
 
