@@ -160,13 +160,15 @@ extern "C" {
     X(AWQ_ERR_ASYMMETRIC,  -17, "a zero point is not 8, and the target is symmetric")              \
     X(AWQ_ERR_ZERO_POINT,  -18, "the target cannot hold a zero point (GPTQ v1: 0; 4 bits: 16)")    \
     X(AWQ_ERR_ROUNDING,    -19, "the target cannot hold a value exactly, and may not round it")    \
-    X(AWQ_ERR_ACT_ORDER,   -20, "group_index is not k / group_size: act order is not supported")
+    X(AWQ_ERR_ACT_ORDER,   -20, "group_index is not k / group_size: act order is not supported")   \
+    X(AWQ_ERR_DEVICE,      -21, "this GPU, or the code in this binary, cannot do it (awq_cuda.cuh)")\
+    X(AWQ_ERR_CUDA,        -22, "the CUDA runtime failed; awq_cuda.error says how (awq_cuda.cuh)")
 
 typedef enum awq_status {
 #define AWQ__X(name, value, text) name = value,
     AWQ_STATUS_LIST(AWQ__X)
 #undef AWQ__X
-    AWQ_STATUS_END = -21
+    AWQ_STATUS_END = -23
 } awq_status;
 
 typedef enum awq_dtype { AWQ_F32 = 0, AWQ_F16 = 1, AWQ_BF16 = 2 } awq_dtype;
@@ -242,7 +244,9 @@ AWQDEF int         awq_version(void);
 typedef struct awq_stats {
     size_t    in_features;
     size_t    sketch_rows;  /* 0: no sketch; 128 .. 512 are useful                                */
-    uint64_t  sketch_seed;  /* of rows and signs; give every shard another one                    */
+    uint64_t  sketch_seed;  /* of rows and signs: another one for every shard, or for all the same */
+    uint64_t  first_token;  /* and here how many tokens of weight > 0 come before this shard's: then
+                               the merged sketch is that of one pass, to within its rounding. 0   */
     uint64_t  count;        /* tokens of weight > 0                                               */
     double    weight;       /* sum of w                                                           */
     float    *abs_max;      /* [in_features]               max |x| (not weighted)                 */
@@ -642,6 +646,18 @@ AWQDEF awq_status awq_packed_dequantize(const awq_packed *packed, const float *s
                                         awq_matrix out, size_t row_begin, size_t row_end);
 
 #ifndef AWQ_INFERENCE_ONLY
+
+/*  awq_packed_spans  -  where the bytes of rows [row_begin, row_end) stand in packed->data
+
+    To send some rows to another machine: a tensor that awq_packed_init() made there with the same
+    quant and shape has them at the same offsets.
+    Shapes    spans [3]: q, scales, zeros (of size 0 if symmetric)
+    Range     as awq_pack; the spans of disjoint ranges share no byte, those of all rows are all
+              bytes but the header and what aligns the sections
+    Errors    NULL, RANGE                                                                         */
+typedef struct awq_span { size_t offset, size; } awq_span;
+AWQDEF awq_status awq_packed_spans(const awq_packed *packed, size_t row_begin, size_t row_end,
+                                   awq_span *spans);
 
 /*  awq_packed_init  -  write the header and clear the payload, so that ranges of rows can be filled
 
@@ -1397,7 +1413,8 @@ static void awq__batch_sketch(void *arg, size_t begin, size_t end, size_t worker
     size_t t;
     (void)worker;
     for (t = 0; t < b->tokens; t++) {
-        float sign, *row = s->sketch + awq__sketch_row(s, s->count + t, &sign) * s->in_features;
+        uint64_t token = s->first_token + s->count + t;
+        float sign, *row = s->sketch + awq__sketch_row(s, token, &sign) * s->in_features;
         b->k->add_products(row + begin, 0, 1, end - begin, &sign, 0, 0,
                            s->block + t * s->in_features + begin, 0, 1);
     }
@@ -2541,6 +2558,7 @@ typedef struct awq__clip_state {
     awq__evidence evidence;
     awq__source source;
     float *d; /* [workers][AWQ__ROWS][group] */
+    float *block; /* [workers][group][group] Gram matrix of the group at work, or NULL: x itself */
     float *clip_max;
 } awq__clip_state;
 
@@ -2553,6 +2571,9 @@ static void awq__clip_layout(awq__clip_state *state, awq__arena *arena, const aw
     state->d =
         (float *)awq__take(arena, awq__mul(awq__mul(awq__workers(parallel), AWQ__ROWS), group),
                            sizeof(float));
+    if (group <= AWQ__CHUNK && group <= state->evidence.tokens)
+        state->block = (float *)awq__take(
+            arena, awq__mul(awq__workers(parallel), group * group), sizeof(float));
 }
 
 AWQDEF size_t awq_clip_scratch_size(const awq_inputs *inputs, awq_matrix weight,
@@ -2565,39 +2586,78 @@ AWQDEF size_t awq_clip_scratch_size(const awq_inputs *inputs, awq_matrix weight,
     return awq__size_or_0(awq__add(arena.used, 64));
 }
 
-/* max |u| of a group */
-static float awq__group_peak(const awq__source *src, size_t row, size_t begin, size_t end) {
-    float u[AWQ__CHUNK], peak = 0;
-    size_t col, i;
-    for (col = begin; col < end; col += AWQ__CHUNK) {
-        size_t n = awq__min(AWQ__CHUNK, end - col);
-        awq__load_scaled(src, row, col, n, u);
-        for (i = 0; i < n; i++) peak = awq__abs(u[i]) > peak ? awq__abs(u[i]) : peak;
+/* The losses of up to AWQ__ROWS errors d of a group. */
+typedef void awq__clip_losses(const awq__clip_state *state, const float *d, size_t rows,
+                              size_t begin, size_t end, const float *block, double *loss);
+
+static void awq__clip_losses_of_x(const awq__clip_state *state, const float *d, size_t rows,
+                                  size_t begin, size_t end, const float *block, double *loss) {
+    (void)block;
+    awq__row_losses(state->k, &state->evidence, d, rows, end - begin, begin, end, loss);
+}
+
+/* d G d; rows that are not asked for are there, and cost less than a short tile. */
+static void awq__clip_losses_of_block(const awq__clip_state *state, const float *d, size_t rows,
+                                      size_t begin, size_t end, const float *block, double *loss) {
+    float z[AWQ__ROWS][AWQ__CHUNK];
+    size_t r, i, l, n = end - begin;
+    memset(z, 0, sizeof z);
+    state->k->add_products(z[0], AWQ__CHUNK, AWQ__ROWS, n, d, n, 1, block, n, n);
+    for (r = 0; r < rows; r++) {
+        double sum[AWQ__TILE / 2] = { 0 };
+        for (i = 0; i + AWQ__TILE / 2 <= n; i += AWQ__TILE / 2)
+            for (l = 0; l < AWQ__TILE / 2; l++)
+                sum[l] += (double)d[r * n + i + l] * (double)z[r][i + l];
+        for (; i < n; i++) sum[0] += (double)d[r * n + i] * (double)z[r][i];
+        for (l = 1; l < AWQ__TILE / 2; l++) sum[0] += sum[l];
+        loss[r] = sum[0] > 0 ? sum[0] : 0;
     }
-    return peak;
+}
+
+/* block = sum over tokens of w_t x_t x_t^T, channels [begin, end) */
+static void awq__clip_block(const awq__clip_state *state, size_t begin, size_t end, float *block) {
+    const awq__evidence *e = &state->evidence;
+    size_t n = end - begin, tile, c, t;
+    memset(block, 0, n * n * sizeof *block);
+    for (tile = 0; tile < e->tokens / AWQ__TILE; tile++) {
+        const float *xt = e->xt + (tile * e->in_features + begin) * AWQ__TILE;
+        const float *w = e->token_weight ? e->token_weight + tile * AWQ__TILE : NULL;
+        float x[AWQ__TILE][AWQ__CHUNK];
+        for (t = 0; t < AWQ__TILE; t++)
+            for (c = 0; c < n; c++) x[t][c] = (w ? w[t] : 1) * xt[c * AWQ__TILE + t];
+        state->k->add_products(block, n, n, n, xt, AWQ__TILE, 1, x[0], AWQ__CHUNK, AWQ__TILE);
+    }
+}
+
+/* The error of one bound of one group, whose range is [lo, hi]. */
+static void awq__clip_error(const awq__clip_state *state, size_t row, size_t begin, size_t end,
+                            float bound, float lo, float hi, float *d) {
+    awq__grid grid;
+    lo = lo < -bound ? -bound : lo;
+    hi = hi > bound ? bound : hi;
+    (void)awq__fit_range(&state->config->quant, lo, hi, &grid);
+    awq__error_group(&state->source, &state->config->quant, row, begin, end, bound, grid, d);
 }
 
 /* The best bound of one group; AWQ__ROWS candidates at a time share a pass over the inputs. */
 static float awq__clip_group(const awq__clip_state *state, size_t row, size_t begin, size_t end,
-                             float *d) {
+                             float *d, const float *block) {
     const awq_clip_config *config = state->config;
-    float peak = awq__group_peak(&state->source, row, begin, end), best = peak;
+    awq__clip_losses *losses = block ? awq__clip_losses_of_block : awq__clip_losses_of_x;
+    float u[AWQ__CHUNK], lo, hi, peak, best;
     double best_loss = HUGE_VAL, loss[AWQ__ROWS];
     int i, j, points = config->grid_points;
     size_t n = end - begin;
+    (void)awq__group_range(&state->source, row, begin, end, FLT_MAX, u, &lo, &hi, NULL);
+    best = peak = -lo > hi ? -lo : hi;
     for (i = 0; i < points; i += AWQ__ROWS) {
         int count = points - i < AWQ__ROWS ? points - i : AWQ__ROWS;
         float bound[AWQ__ROWS];
         for (j = 0; j < count; j++) {
-            float u[AWQ__CHUNK];
-            awq__grid grid;
             bound[j] = peak * (float)(1.0 - (double)(i + j) / config->grid_steps);
-            (void)awq__fit_group(&state->source, &config->quant, row, begin, end, bound[j], u,
-                                 &grid, NULL);
-            awq__error_group(&state->source, &config->quant, row, begin, end, bound[j], grid,
-                             d + (size_t)j * n);
+            awq__clip_error(state, row, begin, end, bound[j], lo, hi, d + (size_t)j * n);
         }
-        awq__row_losses(state->k, &state->evidence, d, (size_t)count, n, begin, end, loss);
+        losses(state, d, (size_t)count, begin, end, block, loss);
         for (j = 0; j < count; j++)
             if (loss[j] < best_loss) {
                 best_loss = loss[j];
@@ -2607,16 +2667,24 @@ static float awq__clip_group(const awq__clip_state *state, size_t row, size_t be
     return best;
 }
 
+#define AWQ__CLIP_STEP 64 /* rows that are worth a block */
+
+/* Group by group, so that what is known of its inputs stays in the cache. */
 static void awq__clip_rows(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__clip_state *state = (const awq__clip_state *)arg;
     size_t in = state->source.weight.cols,
            size = awq__group_size(in, state->config->quant.group_size);
-    float *d = state->d + worker * AWQ__ROWS * size,
-          *out = state->clip_max + begin * awq__ceil_div(in, size);
-    size_t row, col;
-    for (row = begin; row < end; row++)
-        for (col = 0; col < in; col += size)
-            *out++ = awq__clip_group(state, row, col, awq__min(col + size, in), d);
+    size_t groups = awq__ceil_div(in, size), group, row;
+    float *d = state->d + worker * AWQ__ROWS * size;
+    float *block = state->block ? state->block + worker * size * size : NULL;
+    memset(d, 0, AWQ__ROWS * size * sizeof *d);
+    for (group = 0; group < groups; group++) {
+        size_t first = group * size, last = awq__min(first + size, in);
+        if (block) awq__clip_block(state, first, last, block);
+        for (row = begin; row < end; row++)
+            state->clip_max[row * groups + group] =
+                awq__clip_group(state, row, first, last, d, block);
+    }
 }
 
 AWQDEF awq_status awq_clip_search(const awq_kernels *k, const awq_clip_config *config,
@@ -2647,7 +2715,7 @@ AWQDEF awq_status awq_clip_search(const awq_kernels *k, const awq_clip_config *c
     state.clip_max = clip_max;
     AWQ__TRY(awq__check_groups(&state.source, &config->quant, where));
     AWQ__TRY(awq__evidence_fill(&state.evidence, inputs, 1, where));
-    awq__run(parallel, weight.rows, 1, awq__clip_rows, &state);
+    awq__run(parallel, weight.rows, AWQ__CLIP_STEP, awq__clip_rows, &state);
     return AWQ_OK;
 }
 
@@ -3962,6 +4030,27 @@ AWQDEF awq_status awq_packed_check(const awq_packed *packed, awq_where *where) {
 }
 
 #ifndef AWQ_INFERENCE_ONLY
+
+AWQDEF awq_status awq_packed_spans(const awq_packed *packed, size_t row_begin, size_t row_end,
+                                   awq_span *spans) {
+    size_t first, blocks, groups, bytes[3], begin[3], i;
+    if (!packed || !spans) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_range(row_begin, row_end, packed->out_features, AWQ_ROW_STEP));
+    first = row_begin / AWQ_ROW_STEP;
+    blocks = awq__ceil_div(row_end - row_begin, AWQ_ROW_STEP);
+    groups = awq_group_count(packed->in_features, packed->quant.group_size);
+    begin[0] = packed->q_offset;
+    begin[1] = packed->scales_offset;
+    begin[2] = packed->zeros_offset;
+    bytes[0] = awq__row_words(packed->quant, packed->in_features) * 4 * AWQ_ROW_STEP;
+    bytes[1] = groups * AWQ_ROW_STEP * awq_dtype_size(packed->quant.scale_dtype);
+    bytes[2] = packed->quant.symmetric ? 0 : groups * awq__zero_bytes(packed->quant.bits);
+    for (i = 0; i < 3; i++) {
+        spans[i].offset = begin[i] + first * bytes[i];
+        spans[i].size = blocks * bytes[i];
+    }
+    return AWQ_OK;
+}
 
 static void awq__store_le(unsigned char *p, uint64_t v, int bytes) {
     int i;
@@ -5804,6 +5893,7 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__TRANSPOSE
 #undef AWQ__WORDS
 #undef AWQ__CHUNK
+#undef AWQ__CLIP_STEP
 #undef AWQ__BLOCK
 #undef AWQ__TILE
 #undef AWQ__COARSE

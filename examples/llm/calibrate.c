@@ -1,8 +1,6 @@
 /*  calibrate.c - see calibrate.h. */
 #include "calibrate.h"
 
-#include <math.h>
-
 bool calibration_open(calibration *cal, const model *m, compute *c, const token_list *text,
                       failure *why)
 {
@@ -29,22 +27,13 @@ void calibration_close(calibration *cal)
     memset(cal, 0, sizeof *cal);
 }
 
-bool calibration_layer(calibration *cal, size_t index, const observer *watch, failure *why)
+bool calibration_windows(calibration *cal, size_t index, size_t begin, size_t end,
+                         const observer *watch, failure *why)
 {
-    size_t i, window = WINDOW * cal->s.m->dim;
+    size_t window = WINDOW * cal->s.m->dim;
 
-    for (i = 0; i < cal->windows; i++)
-        if (!session_layer(&cal->s, index, cal->hidden + i * window, WINDOW, watch, why))
+    for (; begin < end; begin++)
+        if (!session_layer(&cal->s, index, cal->hidden + begin * window, WINDOW, watch, why))
             return false;
     return true;
-}
-
-void weigh_tokens(const float *received, size_t tokens, float *weight)
-{
-    double sum = 0;
-    size_t t;
-
-    for (t = 0; t < tokens; t++) sum += (double)received[t];
-    for (t = 0; t < tokens; t++)
-        weight[t] = (float)sqrt((double)received[t] * (double)tokens / (sum > 0 ? sum : 1));
 }

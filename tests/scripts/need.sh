@@ -20,6 +20,7 @@ found() {
         cmocka)    pkg-config --exists cmocka ;;
         benchmark) test -e /usr/include/benchmark/benchmark.h || pkg-config --exists benchmark ;;
         json)      echo '#include <jansson.h>' | cc -E -x c - ;;
+        mpi)       command -v mpirun && command -v mpicc && echo '#include <mpi.h>' | mpicc -E -x c - ;;
         openblas)  echo 'int main(void) { return 0; }' | cc -o /dev/null -x c - -lopenblas ;;
         arm-cc)    command -v arm-none-eabi-gcc ;;
         arm-libc)  arm-none-eabi-gcc --specs=picolibc.specs -E -x c /dev/null ;;
@@ -31,6 +32,8 @@ found() {
         wasi-libc) ls /usr/include/wasm32-wasi/stdlib.h /usr/lib/llvm-19/lib/clang/19/lib/wasi ;;
         fuzzer)    ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a ;;
         venv)      python3 -c 'import ensurepip, venv' ;;
+        numpy|matplotlib)
+                   /usr/bin/python3 -c "import $1" || python3 -c "import $1" ;;
         *)         command -v "$1" ;;
     esac >/dev/null 2>&1
 }
@@ -42,6 +45,7 @@ package() {
         cmocka)    echo libcmocka-dev ;;
         benchmark) echo libbenchmark-dev ;;
         json)      echo libjansson-dev ;;
+        mpi)       echo openmpi-bin libopenmpi-dev ;;
         openblas)  echo libopenblas-dev ;;
         arm-cc)    echo gcc-arm-none-eabi ;;
         arm-libc)  echo picolibc-arm-none-eabi ;;
@@ -56,6 +60,8 @@ package() {
         fuzzer)    echo clang libclang-rt-dev ;;
         node)      echo nodejs ;;
         venv)      echo python3-venv ;;
+        numpy|matplotlib)
+                   echo "python3-$1" ;;
         *)         echo "$1" ;;
     esac
 }
