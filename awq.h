@@ -1696,7 +1696,7 @@ static void awq__error_group(const awq__source *src, const awq_quant *quant, siz
     awq__fake_group(src, quant, row, begin, end, clip, grid, out);
     for (col = begin; col < end; col += AWQ__CHUNK) {
         size_t n = awq__min(AWQ__CHUNK, end - col);
-        awq__load_row(src->weight, row, col, n, w);
+        src->k->load_scaled(awq__at(src->weight, row, col), src->weight.dtype, NULL, n, w);
         for (i = 0; i < n; i++) out[col - begin + i] -= w[i];
     }
 }
@@ -1996,42 +1996,71 @@ AWQDEF awq_search_config awq_search_preset(awq_preset preset, awq_quant quant) {
     return config;
 }
 
-/* v[c] += |w[c]| / max|w| of the group, for one row; w, in one piece, is a chunk at a time */
-static awq_status awq__add_weight_stat(awq_matrix weight, size_t row, size_t begin, size_t end,
-                                       double *v, size_t matrix, awq_where *where) {
+/* The mean over rows on its way, for all groups of columns. */
+typedef struct awq__weight_stats {
+    void (*load)(const void *from, awq_dtype dtype, const float *scale, size_t n, float *u);
+    const awq_matrix *weights;
+    size_t weight_count, size; /* of a group */
+    double *v;                 /* [in_features] */
+} awq__weight_stats;
+
+/* v[c] += |w[c]| / max|w| of the group, for one row; what is not finite makes v NaN */
+static void awq__add_weight_stat(const awq__weight_stats *t, awq_matrix weight, size_t row,
+                                 size_t begin, size_t end) {
     float w[AWQ__CHUNK], largest = 0;
-    size_t col, i;
-    for (col = begin; col < end; col += AWQ__CHUNK) {
-        size_t n = awq__min(AWQ__CHUNK, end - col), bad;
-        awq__load_row(weight, row, col, n, w);
-        if ((bad = awq__find_bad(w, n)) < n)
-            return awq__fail(where, AWQ_ERR_DATA, matrix, row, col + bad);
+    size_t col, i, n = 0;
+    for (col = begin; col < end; col += n) {
+        n = awq__min(AWQ__CHUNK, end - col);
+        t->load(awq__at(weight, row, col), weight.dtype, NULL, n, w);
         for (i = 0; i < n; i++) largest = awq__abs(w[i]) > largest ? awq__abs(w[i]) : largest;
     }
-    for (col = begin; col < end; col += AWQ__CHUNK) {
-        size_t n = awq__min(AWQ__CHUNK, end - col);
-        awq__load_row(weight, row, col, n, w);
-        for (i = 0; i < n; i++) v[col + i] += (double)(awq__abs(w[i]) / (largest + 1e-6f));
+    for (col = begin; col < end; col += n) {
+        n = awq__min(AWQ__CHUNK, end - col);
+        if (end - begin > AWQ__CHUNK)
+            t->load(awq__at(weight, row, col), weight.dtype, NULL, n, w);
+        for (i = 0; i < n; i++) t->v[col + i] += (double)(awq__abs(w[i]) / (largest + 1e-6f));
+    }
+}
+
+/* Groups [begin, end) of all rows: a channel's sum is in row order whatever the split. */
+static void awq__add_weight_stats(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__weight_stats *t = (const awq__weight_stats *)arg;
+    size_t m, row, group, in = t->weights[0].cols;
+    (void)worker;
+    for (m = 0; m < t->weight_count; m++)
+        for (row = 0; row < t->weights[m].rows; row++)
+            for (group = begin; group < end; group++)
+                awq__add_weight_stat(t, t->weights[m], row, group * t->size,
+                                     awq__min((group + 1) * t->size, in));
+}
+
+static awq_status awq__weight_means(awq__weight_stats *t, const awq_parallel *parallel,
+                                    awq_where *where) {
+    size_t m, c, in = t->weights[0].cols;
+    double rows = 0;
+    for (c = 0; c < in; c++) t->v[c] = 0;
+    awq__run(parallel, awq__ceil_div(in, t->size), 1, awq__add_weight_stats, t);
+    for (m = 0; m < t->weight_count; m++) rows += (double)t->weights[m].rows;
+    for (c = 0; c < in; c++) {
+        t->v[c] /= rows;
+        if (t->v[c] >= 0) continue;
+        for (m = 0; m < t->weight_count; m++) AWQ__TRY(awq__check_finite(t->weights[m], m, where));
     }
     return AWQ_OK;
 }
 
 AWQDEF awq_status awq_weight_stat(const awq_matrix *weights, size_t weight_count, int group_size,
                                   double *out, awq_where *where) {
-    size_t m, row, begin, c, in, size, rows = 0;
+    awq__weight_stats t;
     AWQ__TRY(awq__check_weights(weights, weight_count));
     if (!out) return AWQ_ERR_NULL;
-    in = weights[0].cols;
-    if (awq_group_count(in, group_size) == 0) return AWQ_ERR_CONFIG;
-    size = awq__group_size(in, group_size);
-    for (c = 0; c < in; c++) out[c] = 0;
-    for (m = 0; m < weight_count; m++)
-        for (row = 0; row < weights[m].rows; row++, rows++)
-            for (begin = 0; begin < in; begin += size)
-                AWQ__TRY(awq__add_weight_stat(weights[m], row, begin, awq__min(begin + size, in),
-                                              out, m, where));
-    for (c = 0; c < in; c++) out[c] /= (double)rows;
-    return AWQ_OK;
+    if (awq_group_count(weights[0].cols, group_size) == 0) return AWQ_ERR_CONFIG;
+    t.load = awq__load_scaled_portable;
+    t.weights = weights;
+    t.weight_count = weight_count;
+    t.size = awq__group_size(weights[0].cols, group_size);
+    t.v = out;
+    return awq__weight_means(&t, NULL, where);
 }
 
 /* powf, but through double: the same float from every libm, or very nearly */
@@ -2178,13 +2207,19 @@ static awq_status awq__check_search(const awq_search_config *config, const awq_i
 
 static awq_status awq__search_stats(awq__search_state *state, const awq_search_config *config,
                                     const awq_inputs *inputs, const awq_matrix *weights,
-                                    size_t weight_count, awq_where *where) {
+                                    size_t weight_count, const awq_parallel *parallel,
+                                    awq_where *where) {
     size_t i, in = weights[0].cols;
     int by_maximum = config->rule == AWQ_SCALE_MAX;
+    awq__weight_stats means;
+    means.load = state->task.k->load_scaled;
+    means.weights = weights;
+    means.weight_count = weight_count;
+    means.size = awq__group_size(in, config->quant.group_size);
+    means.v = state->weight_stat;
     for (i = 0; i < in; i++) state->weight_stat[i] = 0;
     if (awq__reads_weights(config->rule))
-        AWQ__TRY(awq_weight_stat(weights, weight_count, config->quant.group_size,
-                                 state->weight_stat, where));
+        AWQ__TRY(awq__weight_means(&means, parallel, where));
     else if (inputs->loss == AWQ_LOSS_CALLBACK) /* other losses notice by themselves */
         for (i = 0; i < weight_count; i++) AWQ__TRY(awq__check_finite(weights[i], i, where));
     AWQ__TRY(
@@ -2357,7 +2392,7 @@ AWQDEF awq_status awq_search(const awq_kernels *k, const awq_search_config *conf
     awq__set_kernels(&state.task, k);
     state.task.quant = &config->quant;
     state.evidence.as_bytes = awq__fits_bytes(&state.task, state.total_rows);
-    AWQ__TRY(awq__search_stats(&state, config, inputs, weights, weight_count, where));
+    AWQ__TRY(awq__search_stats(&state, config, inputs, weights, weight_count, parallel, where));
 
     memset(&best, 0, sizeof best);
     all.state = &state;
