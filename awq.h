@@ -463,7 +463,9 @@ AWQDEF awq_clip_config awq_clip_preset(awq_quant quant);
               clip_max [out_features][groups]: bounds |w s|
     Memory    scratch: awq_clip_scratch_size() bytes, aligned for double; 0 from it: overflow
     Errors    NULL, SHAPE, CONFIG (loss: rows, sketch, Gram or diagonal), DTYPE, MEMORY, DATA, SCALE
-    Threads   rows are spread over `parallel`
+    Threads   rows are spread over `parallel`, 64 at a time
+    Numerics  with as many tokens (or sketch rows) as inputs in a group, up to 128, the loss is
+              d G d, G the Gram matrix of the group's inputs: the same but for fp32 rounding
     Source    llm-awq auto_clip.py (leave q_proj and k_proj alone, as it does) */
 AWQDEF size_t     awq_clip_scratch_size(const awq_inputs *inputs, awq_matrix weight,
                                         const awq_clip_config *config,
@@ -592,7 +594,8 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
               worker; 0 from it: overflow
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA: a weight, or a scale of the tensor, is not
               finite (> 0)
-    Threads   rows are spread over `parallel`; no result depends on the split
+    Threads   rows are spread over `parallel`, up to 256 share what they read of H; no result
+              depends on the split
     Source    as awq_hessian_init; coordinate descent: Behdin et al., QuantEase, 2023             */
 typedef struct awq_round_config { int passes, refit; } awq_round_config;
 AWQDEF size_t     awq_round_scratch_size(size_t in_features, const awq_parallel *parallel);
