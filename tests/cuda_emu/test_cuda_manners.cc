@@ -47,7 +47,11 @@ static void check_layout(awq_layout layout, rng *r)
     c.quant.scale_dtype = AWQ_F16;
     pool p = { };
     awq_cuda cuda = new_device(r, 8);
-    const awq_foreign host = new_foreign(&p, r, &c);
+    awq_foreign host = new_foreign(&p, r, &c);
+    while (host.scales.stride % 2 || host.zeros.stride % 2) {
+        pool_release(&p);
+        host = new_foreign(&p, r, &c);
+    }
     awq_quant quant = host.quant;
     const awq_tensor t = random_tensor(&p, r, quant, c.rows, c.cols);
     if (layout == AWQ_GEMV_FAST) {      /* scaled zeros are rounded: powers of two keep them exact */
@@ -142,8 +146,14 @@ static void test_product_arguments(const call &good)
     expect_refusal(good, AWQ_ERR_MEMORY, "x.stride % 8", [](call *c) { c->x.stride += 4; });
     expect_refusal(good, AWQ_ERR_MEMORY, "tensor misaligned",
                    [](call *c) { c->tensor.data = beyond(c->tensor.data, 8); });
+    expect_refusal(good, AWQ_ERR_MEMORY, "y odd", [](call *c) { c->y.data = beyond(c->y.data, 1); });
+    expect_refusal(good, AWQ_ERR_MEMORY, "residual odd",
+                   [](call *c) { c->residual.data = beyond(c->residual.data, 1); });
+    expect_refusal(good, AWQ_ERR_RANGE, "2^32 tokens", [](call *c) {
+        c->x.rows = c->y.rows = c->residual.rows = size_t(1) << 32;
+    });
     expect_refusal(good, AWQ_ERR_CONFIG, "no such kernel",
-                   [](call *c) { c->kernel = awq_cuda_kernel(17); });
+                   [](call *c) { c->kernel = AWQ_CUDA_WGMMA; });
     expect_refusal(good, AWQ_OK, "no tokens",
                    [](call *c) { c->x.rows = c->y.rows = c->residual.rows = 0; });
 }
@@ -169,6 +179,10 @@ static void test_limits(const call &good)
         expect_refusal(good, AWQ_ERR_MEMORY, "little workspace", [=](call *c) {
             c->kernel = kernel;
             c->cuda.workspace_size = 512;
+        });
+        expect_refusal(good, AWQ_ERR_MEMORY, "workspace misaligned", [=](call *c) {
+            c->kernel = kernel;
+            c->cuda.workspace = beyond(c->cuda.workspace, 8);
         });
     }
 }
