@@ -36,6 +36,7 @@ help:
 	@echo 'make count-isa   instructions per multiply-accumulate there; ISA=aarch64/i8mm'
 	@echo 'make bench       speed beside error and size; ARGS=--benchmark_filter=...'
 	@echo 'make bench-report   the same beside other libraries, into docs/performance.md (half an hour)'
+	@echo 'make gpu         the CUDA header on this machine'\''s GPU: checks, then times beside torch'
 	@echo 'make install     header, library, find_package(awq) and pkg-config into PREFIX=$(PREFIX)'
 	@echo 'make clean       remove $(BUILD)/'
 
@@ -137,6 +138,10 @@ bench-report: bench-build bench-peers
 	$(BUILD)/peers/bin/python bench/report.py --bench $(AWQ_BENCH) \
 	    --peers $(BUILD)/peers/bin/python --results $(BUILD)/report $(ARGS)
 
+# Needs what a GPU machine has: nvidia-smi, nvcc, python3 with torch. Says which is missing.
+gpu:
+	@sh bench/gpu/run.sh $(BUILD)/gpu $(ARGS)
+
 install:
 	@$(NEED) cc cmake
 	cmake -S . -B $(BUILD)/install -DCMAKE_BUILD_TYPE=Release -DAWQ_BUILD_TESTS=OFF \
@@ -148,5 +153,5 @@ clean:
 	rm -rf $(BUILD)
 
 .PHONY: help demo llm convert test test-cuda golden sanitize fuzz mutants firmware board test-isa count-isa \
-        tools bench bench-build bench-peers bench-report install clean
+        tools bench bench-build bench-peers bench-report gpu install clean
 .DEFAULT_GOAL := help

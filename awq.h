@@ -95,8 +95,8 @@
         promise. Packed bytes carry their own version; a reader of version n reads 1 .. n.
 
     LIMITATIONS
-        No GPU kernels: they will be a separate header. The scale search looks at one group of
-        linears at a time. A loss from rows takes 4 in_features * tokens bytes of scratch; use the
+        GPU kernels are another header, awq_cuda.cuh. The scale search looks at one group of linears
+        at a time. A loss from rows takes 4 in_features * tokens bytes of scratch; use the
         sketch where that is too much. Foreign layouts are read and written at 4 bits, without act
         order; their files are the host's.
 
