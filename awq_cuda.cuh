@@ -201,7 +201,7 @@ AWQDEF awq_status awq_cuda_loss(awq_cuda *cuda, awq_quant quant, awq_matrix weig
     Shapes    any out_features; in_features a multiple of 8
     Memory    host or device, aligned to 16 bytes (128 is fastest); not touched. The size is 0
               where init would fail.
-    Errors    NULL, SHAPE (0, or beyond 2^31 tiles), CONFIG (bits is not 4), DTYPE (dtype is not
+    Errors    NULL, SHAPE (0, 2^31, or beyond 2^31 tiles), CONFIG (bits is not 4), DTYPE (dtype is not
               fp16 or bf16), IN_FEATURES, GROUP_SIZE, MEMORY                                      */
 AWQDEF size_t     awq_cuda_tensor_size(awq_quant quant, size_t out_features, size_t in_features,
                                        awq_dtype dtype);
@@ -230,7 +230,7 @@ AWQDEF awq_status awq_cuda_repack_host(const awq_packed *from, awq_cuda_tensor *
     Formula   GEMV_FAST: zero = clamp(round(-scaled_zero / scale), 0, 15). Scales are kept within
               the finite numbers > 0 of tensor->dtype. awq_import() looks at every value and says
               what is wrong; this does not.
-    Errors    as awq_cuda_repack; CONFIG also: another layout                                     */
+    Errors    as awq_cuda_repack; CONFIG also: another layout; SHAPE also: an odd stride          */
 AWQDEF awq_status awq_cuda_repack_foreign(awq_cuda *cuda, const awq_foreign *from,
                                           awq_cuda_tensor *to);
 AWQDEF awq_status awq_cuda_repack_foreign_host(const awq_foreign *from, awq_cuda_tensor *to,
@@ -698,7 +698,8 @@ static awq_status awq_cuda__lay_out(awq_cuda_tensor *t, awq_quant quant, size_t 
     if (quant.group_size != 32 && quant.group_size != 64 && quant.group_size != 128 &&
         quant.group_size != -1)
         return AWQ_ERR_GROUP_SIZE;
-    if (strips > 0x7fffffffu / blocks) return AWQ_ERR_SHAPE;
+    if (out > 0x7fffffffu || in > 0x7fffffffu || strips > 0x7fffffffu / blocks)
+        return AWQ_ERR_SHAPE;
     groups = quant.group_size == -1
                  ? strips
                  : strips * blocks * static_cast<size_t>(AWQ_CUDA__BLOCK / quant.group_size);
@@ -769,7 +770,7 @@ static awq_status awq_cuda__check_rows(awq_matrix m, size_t rows, size_t cols, a
     if (!m.data && rows) return AWQ_ERR_NULL;
     if (m.dtype != dtype) return AWQ_ERR_DTYPE;
     if (m.rows != rows || m.cols != cols || m.stride < cols) return AWQ_ERR_SHAPE;
-    return AWQ_OK;
+    return reinterpret_cast<uintptr_t>(m.data) % 2 ? AWQ_ERR_MEMORY : AWQ_OK;
 }
 static awq_status awq_cuda__check_aligned(awq_matrix m) {
     return reinterpret_cast<uintptr_t>(m.data) % 16 || m.stride % 8 ? AWQ_ERR_MEMORY : AWQ_OK;
@@ -1472,8 +1473,8 @@ template <typename T>
 static __global__ void __launch_bounds__(128) awq_cuda__dequantize(awq_cuda__dequantize_job job) {
     AWQ_CUDA__SHARED(shared);
     const awq_cuda__weights &w = job.w;
-    unsigned tile = threadIdx.x / 32, lane = threadIdx.x % 32, block = blockIdx.x;
-    unsigned strip = blockIdx.y, step = 8 / w.block_groups;
+    unsigned tile = threadIdx.x / 32, lane = threadIdx.x % 32, block = blockIdx.x % w.blocks;
+    unsigned strip = blockIdx.x / w.blocks, step = 8 / w.block_groups;
     size_t group = awq_cuda__group_at(w, strip, block);
     uint16_t *rows = reinterpret_cast<uint16_t *>(shared) + tile * 16 * AWQ_CUDA__DEQUANTIZE_STRIDE;
     for (unsigned k = 0; k < 8; k++) {
@@ -1510,8 +1511,7 @@ AWQDEF awq_status awq_cuda_dequantize(awq_cuda *cuda, const awq_cuda_tensor *ten
     job.w = awq_cuda__view(tensor);
     job.out = static_cast<uint16_t *>(out.data);
     job.stride = out.stride;
-    if (job.w.strips > 65535) return AWQ_ERR_SHAPE;
-    dim3 grid(job.w.blocks, job.w.strips);
+    const unsigned grid = job.w.strips * job.w.blocks;
     const unsigned shared = AWQ_CUDA__STRIP * AWQ_CUDA__DEQUANTIZE_STRIDE * 2;
     if (tensor->dtype == AWQ_F16)
         AWQ_CUDA__LAUNCH(awq_cuda__dequantize<awq_cuda__f16>, grid, 128, shared, cuda->stream, job);
@@ -2563,15 +2563,17 @@ static awq_status awq_cuda__run(awq_cuda *cuda, const awq_cuda__plan *plan,
 #if !AWQ_CUDA__HIP
     unsigned char *workspace = static_cast<unsigned char *>(cuda->workspace);
     if (plan->workspace) {
-        if (!workspace || cuda->workspace_size < plan->workspace) return AWQ_ERR_MEMORY;
+        if (!workspace || cuda->workspace_size < plan->workspace ||
+            reinterpret_cast<uintptr_t>(workspace) % 16)
+            return AWQ_ERR_MEMORY;
         job->counters = reinterpret_cast<unsigned *>(workspace);
         job->partials = reinterpret_cast<float *>(workspace + awq_cuda__counters_size(cuda));
     }
-    if (plan->shared > 48 * 1024)
+    if (plan->shared > 48 * 1024) /* always to the same, for threads that launch at once */
         AWQ_CUDA__TRY(awq_cuda__failed(
             cuda, cudaFuncSetAttribute(reinterpret_cast<const void *>(plan->kernel),
                                        cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                       static_cast<int>(plan->shared))));
+                                       static_cast<int>(cuda->shared_size))));
 #endif
     AWQ_CUDA__LAUNCH(plan->kernel, grid, plan->threads, plan->shared, cuda->stream, *job);
     return awq_cuda__launched(cuda);
@@ -2586,6 +2588,7 @@ AWQDEF awq_status awq_cuda_matmul_with(awq_cuda *cuda, awq_cuda_kernel kernel,
     AWQ_CUDA__TRY(awq_cuda__check_matmul(tensor, x, residual, y));
     AWQ_CUDA__TRY(awq_cuda__check_kernel(cuda, kernel));
     if (x.rows == 0) return AWQ_OK;
+    if (x.rows > 0x7fffffffu) return AWQ_ERR_RANGE;
     memset(&job, 0, sizeof job);
     job.w = awq_cuda__view(tensor);
     AWQ_CUDA__TRY(awq_cuda__plan_of(cuda, kernel, tensor->dtype, &job.w, x.rows, &plan));

@@ -39,7 +39,7 @@ const unsigned LANES = 32, MAX_THREADS = 1024, MAX_RESIDENT = 16;
 const int MAX_LINES = 20000;
 const size_t STACK_SIZE = 128 * 1024, PAGE = 4096;
 const size_t SHARED_SIZE = 256 * 1024, SHARED_GAP = 1024 * 1024;
-const size_t ARENA_SIZE = size_t(4) << 30;
+const size_t ARENA_SIZE = size_t(64) << 30;
 
 /* ---- state ----------------------------------------------------------------------------------- */
 
@@ -103,7 +103,7 @@ struct block {
     const char *barrier;
     int barrier_line, predicate, result;
     uint32_t epoch, first_epoch;
-    uint64_t fenced, acquired;
+    uint64_t fenced, met, acquired;     /* times of its last fence; atomic; fence after an atomic */
     std::vector<release> releases;
     std::vector<warp> warps;
     std::deque<thread *> runnable;
@@ -445,8 +445,8 @@ allocation *find_allocation(uintptr_t address, size_t size)
     return nullptr;
 }
 
-/*  Whether another block's write is published to this one: fenced, then released by an atomic of
-    that block, before an atomic of this one.                                                     */
+/*  Whether another block's write is published to this one: that block had a fence after it and then
+    an atomic, and after that this one had an atomic and then a fence.                            */
 bool published(const global_byte &b)
 {
     for (const release &r : s.published[b.block]) {
@@ -533,10 +533,9 @@ void access(uintptr_t address, size_t size, bool write, bool aligned, const void
 
 /* ---- launches -------------------------------------------------------------------------------- */
 
-void *reserve(size_t size)
+void *reserve(size_t size, int protection = PROT_READ | PROT_WRITE)
 {
-    void *memory = mmap(nullptr, size, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory = mmap(nullptr, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) abort();
     return memory;
 }
@@ -546,7 +545,7 @@ void prepare_once()
     if (s.stacks) return;
     s.stacks = static_cast<unsigned char *>(reserve(MAX_RESIDENT * MAX_THREADS * STACK_SIZE));
     s.shared = static_cast<unsigned char *>(reserve(MAX_RESIDENT * SHARED_GAP));
-    s.arena = static_cast<unsigned char *>(reserve(ARENA_SIZE));
+    s.arena = static_cast<unsigned char *>(reserve(ARENA_SIZE, PROT_NONE));
     s.shared_bytes = static_cast<shared_byte *>(reserve(MAX_RESIDENT * SHARED_SIZE
                                                         * sizeof(shared_byte)));
     s.threads = new thread[MAX_RESIDENT * MAX_THREADS]();
@@ -554,7 +553,10 @@ void prepare_once()
 
 void protect_device(int protection)
 {
-    if (s.arena_used) mprotect(s.arena, (s.arena_used + PAGE - 1) / PAGE * PAGE, protection);
+    for (const allocation &a : s.allocations) {
+        const uintptr_t begin = a.begin / PAGE * PAGE;
+        if (mprotect(reinterpret_cast<void *>(begin), a.end - begin, protection)) abort();
+    }
 }
 
 /*  Fills shared memory with what no kernel expects: NaN in every format.                         */
@@ -569,7 +571,7 @@ void start_block(unsigned slot, unsigned number)
     b->at_barrier = 0;
     b->predicate = b->result = 0;
     b->epoch = b->first_epoch = ++s.epochs;
-    b->fenced = b->acquired = 0;
+    b->fenced = b->met = b->acquired = 0;
     b->shared = s.shared + slot * SHARED_GAP;
     b->bytes = s.shared_bytes + slot * SHARED_SIZE;
     memset(b->shared, 0xff, s.launch.shared_bytes);
@@ -906,18 +908,20 @@ unsigned cuda_emu::vote(unsigned mask, bool predicate, int line)
 
 void __threadfence(int line)
 {
-    if (!removed(FENCE, line)) s.block_now->fenced = ++s.time;
+    if (removed(FENCE, line)) return;
+    s.block_now->fenced = ++s.time;
+    s.block_now->acquired = s.block_now->met;
 }
 void __threadfence_block() { }
 
 namespace {
 
-void acquire() { s.block_now->acquired = ++s.time; }
-
-void release_fenced()
+/*  An atomic: publishes what was fenced, and meets what others have published.                   */
+void meet()
 {
     block *b = s.block_now;
     if (b->fenced) s.published[b->number].push_back({ b->fenced, ++s.time });
+    b->met = ++s.time;
     s.progress++;
 }
 
@@ -938,8 +942,7 @@ void cuda_emu::atomic_begin(const void *address, size_t size, const void *caller
         if (!a) fail(caller, "atomic outside every buffer of the device");
         read_global(a, uintptr_t(address), size, true, caller);
         write_global(a, uintptr_t(address), size, true, caller);
-        release_fenced();
-        acquire();
+        meet();
     }
     s.in_atomic = true;
 }
@@ -953,7 +956,7 @@ unsigned cuda_emu::load_acquire(const unsigned *from, const void *caller)
     s.block_now->spinning.push_back(s.thread_now);
     yield();
     read_global(a, uintptr_t(from), sizeof *from, true, caller);
-    acquire();
+    s.block_now->acquired = ++s.time;
     return *from;
 }
 
@@ -963,7 +966,7 @@ void cuda_emu::store_release(unsigned *to, unsigned value, const void *caller)
     if (!a) fail(caller, "store_release outside every buffer of the device");
     s.block_now->fenced = ++s.time;
     write_global(a, uintptr_t(to), sizeof *to, true, caller);
-    release_fenced();
+    meet();
     *to = value;
 }
 
@@ -1210,18 +1213,23 @@ uint16_t cuda_emu::bf16::narrow(double value)
 void *emulator::device_alloc(size_t size, size_t offset)
 {
     prepare_once();
-    const size_t begin = (s.arena_used + 256 + 255) / 256 * 256 + offset;
-    if (begin + size + PAGE > ARENA_SIZE) abort();
-    s.arena_used = begin + size;
-    const uintptr_t address = uintptr_t(s.arena) + begin;
-    allocation a = { address, address + size, nullptr, nullptr, nullptr };
+    return device_place(s.arena + (s.arena_used + 256 + 255) / 256 * 256 + offset, size);
+}
+
+void *emulator::device_place(void *address, size_t size)
+{
+    const uintptr_t begin = uintptr_t(address);
+    const size_t end = begin - uintptr_t(s.arena) + size;
+    if (end > ARENA_SIZE) abort();
+    s.arena_used = std::max(s.arena_used, end);
+    allocation a = { begin, begin + size, nullptr, nullptr, nullptr };
     const size_t padded = size + 1;
     a.initialised = static_cast<uint8_t *>(reserve(padded));
     a.written = static_cast<uint8_t *>(reserve(padded));
     a.bytes = static_cast<global_byte *>(reserve(padded * sizeof(global_byte)));
     s.allocations.push_back(a);
-    device_fill(s.arena + begin, 0xff, size);
-    return s.arena + begin;
+    device_fill(address, 0xff, size);
+    return address;
 }
 
 void emulator::device_write(void *to, const void *from, size_t size)

@@ -3,3 +3,6 @@
 
 #define AWQ_CUDA_IMPLEMENTATION
 #include "awq_cuda.cuh"
+
+extern const int kernels_architecture;
+const int kernels_architecture = __CUDA_ARCH__;

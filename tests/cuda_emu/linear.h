@@ -54,15 +54,17 @@ struct linear {
     device_matrix x, residual;
     const void *bias;
     std::vector<uint16_t> bias_values;
-    std::vector<double> expected, size; /* [tokens][rows]; size: sum |x w| + |bias| + |residual| */
+    std::vector<double> expected, slack;    /* [tokens][rows] outputs, and how far off fp32 is */
 };
 
 linear new_linear(rng *r, const linear_case &c);
 /*  What = (q - zero) * scale, the scale in the kernels' dtype.                                   */
 double weight_of(const linear &m, size_t row, size_t col);
-/*  Expected outputs, What rounded to the dtype first or not.                                     */
-void define_outputs(linear *m, bool rounded_weights);
-/*  Whether one output is right: exact where the case is, else within the bound stated there.     */
+/*  How a kernel comes to q - zero: exactly; from sums of q - zero + offset, which takes more of
+    fp32; or What is rounded to the dtype first.                                                  */
+enum arithmetic { EXACT_WEIGHTS, OFFSET_WEIGHTS, ROUNDED_WEIGHTS };
+void define_outputs(linear *m, arithmetic how);
+/*  Whether one output is right: exactly, or within the slack and the rounding of y.              */
 bool is_right(const linear &m, size_t token, size_t row, uint16_t got);
 void free_linear(linear *m);
 
@@ -76,6 +78,20 @@ template <class T> const T *to_device(const std::vector<T> &values, size_t offse
     return static_cast<const T *>(data);
 }
 
-awq_cuda new_device();
+/*  One of the devices that the kernels were compiled for, or the first, with so many processors. */
+awq_cuda new_device(rng *r, int processors);
+
+/*  Nothing was reported; else prints it.                                                         */
+bool check_report(const char *what, const linear_case &c);
+/*  Fills the tensor on the device; compared with what the host makes of the same bytes.          */
+bool repack(awq_cuda *cuda, linear *m, rng *r);
+/*  Zeroed workspace of exactly the size asked for.                                               */
+void give_workspace(awq_cuda *cuda, size_t most_tokens);
+
+/*  The groups of tests: the name chooses one on the command line.                                */
+void test_calibration(rng *r, bool full);
+void test_foreign_layouts(rng *r, bool full);
+void test_wrong_arguments(rng *r, bool full);
+void test_far_apart(rng *r, bool full);
 
 #endif

@@ -1,17 +1,18 @@
 /*  test_cuda.cc - awq_cuda.cuh under emulation: every kernel against float64, and its manners.
 
-    AWQ_TEST_FULL=1 runs more and larger cases (make test-cuda). */
+    AWQ_TEST_FULL=1 runs more cases (make test-cuda); a word chooses one group of tests. */
 #include "linear.h"
+
+#include <cmath>
 
 using namespace emulator;
 
 int failures;
-static bool full;
 
-static const char *const KERNELS[] = { "portable", "gemv", "gemm", "wgmma" };
+static const char *const KERNELS[] = { "portable", "gemv", "gemm" };
 static const int KERNEL_COUNT = int(COUNT(KERNELS));
 
-static bool check_report(const char *what, const linear_case &c)
+bool check_report(const char *what, const linear_case &c)
 {
     const std::string found = report();
     CHECK(found.empty(), "%s, %s: %s", what, describe(c).c_str(), found.c_str());
@@ -20,32 +21,40 @@ static bool check_report(const char *what, const linear_case &c)
 
 /* ---- repacking ------------------------------------------------------------------------------- */
 
-static std::vector<unsigned char> host_repacked(const linear &m)
+/*  A tensor like another one in host memory that is aligned to 16 bytes.                         */
+static awq_cuda_tensor host_twin(const awq_cuda_tensor &like, std::vector<unsigned char> *memory)
 {
-    std::vector<unsigned char> memory(m.on_device.size + 16, 0x5a);
-    awq_cuda_tensor t = m.on_device;
-    const size_t shift = 16 - reinterpret_cast<uintptr_t>(memory.data()) % 16;
-    t.data = memory.data() + shift % 16;
-    const size_t cut = m.c.rows / 128 * 64;
-    CHECK(awq_cuda_repack_host(&m.packed, &t, cut, m.c.rows) == AWQ_OK, "repack_host");
-    CHECK(awq_cuda_repack_host(&m.packed, &t, 0, cut) == AWQ_OK, "repack_host");
-    const unsigned char *begin = static_cast<unsigned char *>(t.data);
-    return std::vector<unsigned char>(begin, begin + t.size);
+    awq_cuda_tensor t = like;
+    memory->assign(like.size + 16, 0x5a);
+    t.data = memory->data() + (16 - reinterpret_cast<uintptr_t>(memory->data()) % 16) % 16;
+    return t;
 }
 
-/*  Fills the tensor on the device, and compares with what the host makes of the same bytes.      */
-static bool repack(awq_cuda *cuda, linear *m, rng *r)
+/*  What is on the device is complete, and the same as on the host.                               */
+static void compare_repacked(const awq_cuda_tensor &device, const awq_cuda_tensor &host,
+                             const linear_case &c)
 {
+    std::vector<unsigned char> got(device.size);
+    CHECK(device_written(device.data, device.size) == device.size, "%s: repack left bytes out",
+          describe(c).c_str());
+    device_read(got.data(), device.data, device.size);
+    CHECK(memcmp(got.data(), host.data, device.size) == 0, "%s: repacked on device and host",
+          describe(c).c_str());
+}
+
+bool repack(awq_cuda *cuda, linear *m, rng *r)
+{
+    std::vector<unsigned char> memory;
+    awq_cuda_tensor host = host_twin(m->on_device, &memory);
     awq_packed on_device = m->packed;
-    on_device.data = to_device(m->bytes, 16 * rng_below(r, 16));
+    const size_t cut = rng_below(r, m->c.rows / 64 + 1) * 64;
+    on_device.data = to_device(m->bytes, rng_below(r, 64));
     const awq_status status = awq_cuda_repack(cuda, &on_device, &m->on_device);
     CHECK(status == AWQ_OK, "awq_cuda_repack: %s", awq_status_string(status));
     if (!check_report("repack", m->c)) return false;
-    std::vector<unsigned char> got(m->on_device.size);
-    device_read(got.data(), m->on_device.data, got.size());
-    CHECK(device_written(m->on_device.data, got.size()) == got.size(), "%s: repack left bytes out",
-          describe(m->c).c_str());
-    CHECK(got == host_repacked(*m), "%s: repacked on device and host", describe(m->c).c_str());
+    CHECK(awq_cuda_repack_host(&m->packed, &host, cut, m->c.rows) == AWQ_OK, "repack_host");
+    CHECK(awq_cuda_repack_host(&m->packed, &host, 0, cut) == AWQ_OK, "repack_host");
+    compare_repacked(m->on_device, host, m->c);
     return true;
 }
 
@@ -67,9 +76,21 @@ static void check_dequantize(awq_cuda *cuda, const linear &m, rng *r)
 
 /* ---- products -------------------------------------------------------------------------------- */
 
-static void give_workspace(awq_cuda *cuda, const linear &m)
+static bool can_run(const awq_cuda &cuda, int kernel, size_t tokens)
 {
-    cuda->workspace_size = awq_cuda_workspace_size(cuda, m.c.tokens);
+    return kernel == AWQ_CUDA_PORTABLE
+        || (cuda.sm >= 80 && (kernel != AWQ_CUDA_GEMV || tokens <= 8));
+}
+
+static arithmetic arithmetic_of(int kernel, size_t tokens)
+{
+    return kernel == AWQ_CUDA_PORTABLE ? EXACT_WEIGHTS
+         : kernel == AWQ_CUDA_GEMV || tokens <= 16 ? OFFSET_WEIGHTS : ROUNDED_WEIGHTS;
+}
+
+void give_workspace(awq_cuda *cuda, size_t most_tokens)
+{
+    cuda->workspace_size = awq_cuda_workspace_size(cuda, most_tokens);
     const std::vector<unsigned char> zeros(cuda->workspace_size, 0);
     cuda->workspace = cuda->workspace_size ? const_cast<unsigned char *>(to_device(zeros)) : nullptr;
 }
@@ -88,13 +109,11 @@ static void spoil_partials(const awq_cuda &cuda)
     device_write(cuda.workspace, bytes.data(), bytes.size());
 }
 
-static bool multiply(awq_cuda *cuda, awq_cuda_kernel kernel, const linear &m, awq_matrix y,
+static bool multiply(awq_cuda *cuda, int kernel, const linear &m, awq_matrix y,
                      std::vector<uint16_t> *got)
 {
-    const awq_status status = awq_cuda_matmul_with(cuda, kernel, &m.on_device, m.x.view, m.bias,
-                                                   m.residual.view, y);
-    if (status == AWQ_ERR_DEVICE || (kernel == AWQ_CUDA_GEMV && m.c.tokens > 8)) return false;
-    if (kernel == AWQ_CUDA_WGMMA) return false;
+    const awq_status status = awq_cuda_matmul_with(cuda, awq_cuda_kernel(kernel), &m.on_device,
+                                                   m.x.view, m.bias, m.residual.view, y);
     CHECK(status == AWQ_OK, "%s, %s: %s", KERNELS[kernel], describe(m.c).c_str(),
           awq_status_string(status));
     if (!check_report(KERNELS[kernel], m.c) || status != AWQ_OK) return false;
@@ -102,7 +121,7 @@ static bool multiply(awq_cuda *cuda, awq_cuda_kernel kernel, const linear &m, aw
     return true;
 }
 
-static void check_outputs(awq_cuda_kernel kernel, const linear &m, const std::vector<uint16_t> &got)
+static void check_outputs(int kernel, const linear &m, const std::vector<uint16_t> &got)
 {
     size_t wrong = 0, first = 0;
     for (size_t i = 0; i < got.size(); i++) {
@@ -115,11 +134,11 @@ static void check_outputs(awq_cuda_kernel kernel, const linear &m, const std::ve
 }
 
 /*  Twice, in another order of blocks and warps and over spoilt workspace: right, and the same.   */
-static void check_kernel(awq_cuda *cuda, awq_cuda_kernel kernel, linear *m, rng *r)
+static void check_kernel(awq_cuda *cuda, int kernel, linear *m, rng *r)
 {
     std::vector<uint16_t> got, again;
-    define_outputs(m, kernel >= AWQ_CUDA_GEMM);
-    give_workspace(cuda, *m);
+    define_outputs(m, arithmetic_of(kernel, m->c.tokens));
+    give_workspace(cuda, m->c.tokens + rng_below(r, 2) * rng_below(r, 100));
     if (!multiply(cuda, kernel, *m, new_output(r, *m), &got)) return;
     check_outputs(kernel, *m, got);
     spoil_partials(*cuda);
@@ -130,33 +149,165 @@ static void check_kernel(awq_cuda *cuda, awq_cuda_kernel kernel, linear *m, rng 
           describe(m->c).c_str());
 }
 
-static void check_case(awq_cuda *cuda, const linear_case &c, rng *r)
+static void check_case(const linear_case &c, rng *r)
 {
+    set_seed(rng_next(r));
+    awq_cuda cuda = new_device(r, 1 + int(rng_below(r, rng_below(r, 2) ? 8 : 140)));
     linear m = new_linear(r, c);
-    if (repack(cuda, &m, r)) {
-        check_dequantize(cuda, m, r);
+    if (repack(&cuda, &m, r)) {
+        check_dequantize(&cuda, m, r);
         for (int kernel = 0; kernel < KERNEL_COUNT; kernel++) {
-            check_kernel(cuda, awq_cuda_kernel(kernel), &m, r);
+            if (can_run(cuda, kernel, c.tokens)) check_kernel(&cuda, kernel, &m, r);
         }
     }
     free_linear(&m);
 }
 
-static void test_random(rng *r)
+/*  Every combination of options, at some shape.                                                  */
+static void test_options(rng *r, bool full)
 {
-    awq_cuda cuda = new_device();
-    for (int i = 0; i < (full ? 400 : 40) && !failures; i++) {
-        set_seed(rng_next(r));
-        check_case(&cuda, random_case(r, 200, 400, 20), r);
+    static const int groups[] = { 32, 64, 128, -1 };
+    for (int i = 0; i < 2 * 4 * 2 * 2 * 3 && !failures; i++) {
+        linear_case c = random_case(r, 150, 300, full ? 40 : 12);
+        c.dtype = i % 2 ? AWQ_F16 : AWQ_BF16;
+        c.group_size = groups[i / 2 % 4];
+        c.symmetric = i / 8 % 2;
+        c.with_bias = i / 16 % 2 != 0;
+        c.residual = i / 32;
+        check_case(c, r);
     }
 }
 
-int main()
+/*  Every remainder of rows, inputs and tokens by the sizes of tiles, the other two at random.    */
+static void test_remainders(rng *r, bool full)
 {
+    const size_t step = full ? 1 : 9, first = 1 + rng_below(r, step);
+    for (size_t rows = first; rows <= 130 && !failures; rows += step) {
+        linear_case c = random_case(r, 1, 200, 9);
+        c.rows = rows;
+        check_case(c, r);
+    }
+    for (size_t cols = first; cols <= 33 && !failures; cols += (step + 1) / 2) {
+        linear_case c = random_case(r, 80, 8, 9);
+        c.cols = cols * 8;
+        check_case(c, r);
+    }
+    for (size_t tokens = first; tokens <= 140 && !failures; tokens += 2 * step) {
+        linear_case c = random_case(r, 70, 150, 1);
+        c.tokens = tokens;
+        check_case(c, r);
+    }
+}
+
+/*  Few processors for many tiles, and many for few: every way to cut tiles.                      */
+static void test_large(rng *r, bool full)
+{
+    for (int i = 0; i < (full ? 60 : 4) && !failures; i++) {
+        check_case(random_case(r, 700, full ? 2000 : 1000, 20), r);
+    }
+}
+
+/* ---- what is not a number stays in its token ------------------------------------------------- */
+
+static void check_spread(int kernel, linear *m, size_t bad_token, rng *r)
+{
+    awq_cuda cuda = new_device(r, 5);
+    std::vector<uint16_t> got;
+    define_outputs(m, arithmetic_of(kernel, m->c.tokens));
+    give_workspace(&cuda, m->c.tokens);
+    if (!can_run(cuda, kernel, m->c.tokens)) return;
+    if (!multiply(&cuda, kernel, *m, new_output(r, *m), &got)) return;
+    for (size_t i = 0; i < got.size(); i++) {
+        const size_t token = i / m->c.rows, row = i % m->c.rows;
+        if (token == bad_token) {
+            CHECK(!std::isfinite(widen(m->c.dtype, got[i])), "%s: a NaN was lost", KERNELS[kernel]);
+        } else {
+            CHECK(is_right(*m, token, row, got[i]), "%s: NaN came to token %zu", KERNELS[kernel], token);
+        }
+    }
+}
+
+static void test_not_a_number(rng *r, bool)
+{
+    for (int i = 0; i < 6 && !failures; i++) {
+        linear_case c = random_case(r, 100, 200, 20);
+        c.kind = NORMAL_NUMBERS;
+        awq_cuda cuda = new_device(r, 5);
+        linear m = new_linear(r, c);
+        const size_t token = rng_below(r, c.tokens);
+        m.x.values[token * c.cols + rng_below(r, c.cols)] = uint16_t(narrow(c.dtype, double(NAN)));
+        write_matrix(m.x.view, m.x.values);
+        if (!repack(&cuda, &m, r)) return;
+        for (int kernel = 0; kernel < KERNEL_COUNT; kernel++) check_spread(kernel, &m, token, r);
+        free_linear(&m);
+    }
+}
+
+/* ---- barriers, waits and fences -------------------------------------------------------------- */
+
+/*  A case in which a kernel goes through all of its code: several stages, tiles that are cut among
+    six processors, and a processor that has several tiles.                                       */
+static linear_case busy_case(int kernel)
+{
+    linear_case c = { 64, 0, AWQ_F16, AWQ_F16, 200, 1024, 3, NORMAL_NUMBERS, true, 1 };
+    if (kernel == AWQ_CUDA_GEMM) c.tokens = 40;
+    return c;
+}
+
+static std::string run_busy(int kernel, const linear &m, int processors, rng *r)
+{
+    awq_cuda cuda = new_device(r, processors);
+    set_seed(rng_next(r));
+    give_workspace(&cuda, m.c.tokens);
+    awq_cuda_matmul_with(&cuda, awq_cuda_kernel(kernel), &m.on_device, m.x.view, m.bias,
+                         m.residual.view, new_output(r, m));
+    return report();
+}
+
+/*  Whether a wait is there for tidiness, at the end of a kernel: with nothing left on its way.   */
+static bool is_tidy(const site &which, const std::vector<site> &all)
+{
+    int last = 0;
+    for (const site &s : all) if (s.kind == COPY_WAIT && s.line > last) last = s.line;
+    return which.kind == COPY_WAIT && which.line == last;
+}
+
+static void test_removed_sites(rng *r, bool)
+{
+    for (int kernel = 0; kernel < KERNEL_COUNT && !failures; kernel++) {
+        awq_cuda cuda = new_device(r, 6);
+        if (!can_run(cuda, kernel, 1)) continue;
+        linear m = new_linear(r, busy_case(kernel));
+        if (!repack(&cuda, &m, r)) return;
+        forget_sites();
+        CHECK((run_busy(kernel, m, 6, r) + run_busy(kernel, m, 1, r)).empty(), "%s", KERNELS[kernel]);
+        const std::vector<site> all = sites();
+        CHECK(!all.empty(), "%s has no barrier", KERNELS[kernel]);
+        for (const site &which : all) {
+            if (is_tidy(which, all)) continue;
+            remove_site(which);
+            const std::string found = run_busy(kernel, m, 6, r) + run_busy(kernel, m, 1, r);
+            CHECK(!found.empty(), "%s: %s of line %d is not needed, or its absence not noticed",
+                  KERNELS[kernel], site_name(which.kind), which.line);
+            remove_site({ BARRIER, 0 });
+        }
+        free_linear(&m);
+    }
+}
+
+int main(int count, char **words)
+{
+    static const struct { const char *name; void (*test)(rng *, bool); } tests[] = {
+        { "options", test_options }, { "remainders", test_remainders }, { "large", test_large },
+        { "nan", test_not_a_number }, { "barriers", test_removed_sites },
+        { "layouts", test_foreign_layouts }, { "calibration", test_calibration },
+        { "arguments", test_wrong_arguments }, { "far", test_far_apart },
+    };
     rng r = { check_seed() };
     const char *text = getenv("AWQ_TEST_FULL");
-    full = text && atoi(text) != 0;
     expected_stream = STREAM;
-    test_random(&r);
+    for (const auto &entry : tests) {
+        if (count < 2 || !strcmp(words[1], entry.name)) entry.test(&r, text && atoi(text) != 0);
+    }
     return failures != 0;
 }
