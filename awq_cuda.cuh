@@ -1539,6 +1539,7 @@ struct awq_cuda__matmul_job {
     unsigned tokens;
     unsigned row_tiles, token_tiles;
     unsigned units;         /* of one thread block */
+    unsigned stages;        /* of its ring, 2 .. AWQ_CUDA__GEMM_STAGES */
     unsigned *counters;     /* [thread blocks] how many have left their part of the tile it begins */
     float *partials;        /* [2 * thread blocks][tokens of a tile][rows of a tile] */
 };
@@ -1886,6 +1887,7 @@ awq_cuda__gemv(awq_cuda__matmul_job job) {
 
 #define AWQ_CUDA__GEMM_ROWS    128
 #define AWQ_CUDA__GEMM_THREADS 256
+#define AWQ_CUDA__GEMM_STAGES  8 /* at most: what shared memory has room for */
 
 /* A stage: q of two strips, scales and zeros of two strips, then x. */
 AWQ_CUDA__BOTH unsigned awq_cuda__gemm_stage_size(unsigned groups, unsigned tokens) {
@@ -1893,6 +1895,19 @@ AWQ_CUDA__BOTH unsigned awq_cuda__gemm_stage_size(unsigned groups, unsigned toke
 }
 
 #if AWQ_CUDA__TENSOR
+
+/* Until at most `pending` of this thread's groups are on their way. */
+AWQ_CUDA__DEVICE void awq_cuda__wait_until(unsigned pending) {
+    switch (pending) {
+    case 0: awq_cuda__cp_async_wait<0>(); break;
+    case 1: awq_cuda__cp_async_wait<1>(); break;
+    case 2: awq_cuda__cp_async_wait<2>(); break;
+    case 3: awq_cuda__cp_async_wait<3>(); break;
+    case 4: awq_cuda__cp_async_wait<4>(); break;
+    case 5: awq_cuda__cp_async_wait<5>(); break;
+    default: awq_cuda__cp_async_wait<6>(); break;
+    }
+}
 
 /* What is fetched next, and this thread's share of x there: chunk threadIdx.x % 16 of every 16th
    token from `token` on. */
@@ -2031,7 +2046,7 @@ AWQ_CUDA__DEVICE void awq_cuda__gemm_leave(unsigned first, bool add, float (*sum
 
 #endif /* AWQ_CUDA__TENSOR */
 
-template <typename T, unsigned TOKENS, unsigned STAGES, bool FINE>
+template <typename T, unsigned TOKENS, bool FINE>
 static __global__ void __launch_bounds__(AWQ_CUDA__GEMM_THREADS, 1)
 awq_cuda__gemm(awq_cuda__matmul_job job) {
 #if AWQ_CUDA__TENSOR
@@ -2046,13 +2061,14 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
     unsigned char *ring =
         reinterpret_cast<unsigned char *>(sums + TOKENS * (AWQ_CUDA__GEMM_ROWS + 4));
     const unsigned begin = blockIdx.x * job.units, end = awq_cuda__stripe_end(job);
+    const unsigned stages = job.stages;
     unsigned unit = begin, at = 0, fetch_at = 0;
     awq_cuda__feed feed = { begin / job.w.blocks, begin % job.w.blocks, 0, 0, NULL };
     float sum[2][n][4];
 #pragma unroll
     for (unsigned i = 0; i < 2 * n * 4; i++) sum[i / (n * 4)][i / 4 % n][i % 4] = 0;
     awq_cuda__enter_tile<TOKENS, 2>(job, &feed);
-    for (; fetch_at < STAGES - 1; fetch_at++) {
+    for (; fetch_at < stages - 1; fetch_at++) {
         if (begin + fetch_at < end)
             awq_cuda__gemm_fetch<TOKENS>(job, &feed, ring + fetch_at * stage_size);
         awq_cuda__cp_async_commit();
@@ -2060,15 +2076,15 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
     for (unsigned tile = begin / job.w.blocks; tile * job.w.blocks < end; tile++) {
         const unsigned tile_end = (tile + 1) * job.w.blocks < end ? (tile + 1) * job.w.blocks : end;
         for (; unit < tile_end; unit++) {
-            awq_cuda__cp_async_wait<STAGES - 2>();
+            awq_cuda__wait_until(stages - 2);
             __syncthreads(); /* all threads' copies are here, and nobody reads the stage before */
-            if (unit + STAGES - 1 < end)
+            if (unit + stages - 1 < end)
                 awq_cuda__gemm_fetch<TOKENS>(job, &feed, ring + fetch_at * stage_size);
             awq_cuda__cp_async_commit();
             awq_cuda__gemm_add<T, n, FINE>(job.w, ring + at * stage_size, first, split ? other : 0,
                                            split ? other + 1 : 2, sum);
-            at = at + 1 == STAGES ? 0 : at + 1;
-            fetch_at = fetch_at + 1 == STAGES ? 0 : fetch_at + 1;
+            at = at + 1 == stages ? 0 : at + 1;
+            fetch_at = fetch_at + 1 == stages ? 0 : fetch_at + 1;
         }
         if (!split || other) awq_cuda__gemm_leave<n>(first, false, sum, sums);
         __syncthreads();
@@ -2309,7 +2325,7 @@ struct awq_cuda__plan {
     unsigned rows, tokens; /* of a tile */
     unsigned row_tiles, token_tiles;
     unsigned units, blocks; /* of one thread block; thread blocks */
-    unsigned threads, shared;
+    unsigned threads, shared, stages;
     size_t workspace;       /* bytes, counters included; 0: no tile is cut */
 };
 
@@ -2368,26 +2384,29 @@ static awq_status awq_cuda__plan_gemv(const awq_cuda *cuda, awq_dtype dtype,
     return awq_cuda__plan_stripes(cuda, w, tokens, plan);
 }
 
-static size_t awq_cuda__gemm_shared(const awq_cuda__weights *w, unsigned tokens, unsigned stages) {
-    return 128 + tokens * (AWQ_CUDA__GEMM_ROWS + 4) * 4 +
-           stages * awq_cuda__gemm_stage_size(w->block_groups, tokens);
+/* Stages that fit beside the sums of a tile. */
+static unsigned awq_cuda__gemm_stages(const awq_cuda *cuda, const awq_cuda__weights *w,
+                                      unsigned tokens) {
+    const size_t sums = 128 + tokens * (AWQ_CUDA__GEMM_ROWS + 4) * 4;
+    if (cuda->shared_size < sums) return 0;
+    return static_cast<unsigned>(
+        awq_cuda__min((cuda->shared_size - sums) / awq_cuda__gemm_stage_size(w->block_groups, tokens),
+                      AWQ_CUDA__GEMM_STAGES));
 }
 
 /* The smallest tile that takes all tokens, or the largest that fits. */
 template <typename T, bool FINE>
 static void awq_cuda__choose_gemm(const awq_cuda *cuda, const awq_cuda__weights *w, size_t tokens,
                                   awq_cuda__plan *plan) {
-    unsigned stages = 3;
     plan->tokens = tokens <= 16 ? 16 : tokens <= 32 ? 32 : tokens <= 64 ? 64 : 128;
-    if (plan->tokens == 128 && awq_cuda__gemm_shared(w, 128, 3) > cuda->shared_size)
-        plan->tokens = 64;
-    if (plan->tokens == 64 && awq_cuda__gemm_shared(w, 64, 3) > cuda->shared_size) stages = 2;
-    plan->kernel = plan->tokens == 16    ? awq_cuda__gemm<T, 16, 3, FINE>
-                   : plan->tokens == 32  ? awq_cuda__gemm<T, 32, 3, FINE>
-                   : plan->tokens == 128 ? awq_cuda__gemm<T, 128, 3, FINE>
-                   : stages == 3         ? awq_cuda__gemm<T, 64, 3, FINE>
-                                         : awq_cuda__gemm<T, 64, 2, FINE>;
-    plan->shared = static_cast<unsigned>(awq_cuda__gemm_shared(w, plan->tokens, stages));
+    if (plan->tokens == 128 && awq_cuda__gemm_stages(cuda, w, 128) < 2) plan->tokens = 64;
+    plan->kernel = plan->tokens == 16   ? awq_cuda__gemm<T, 16, FINE>
+                   : plan->tokens == 32 ? awq_cuda__gemm<T, 32, FINE>
+                   : plan->tokens == 64 ? awq_cuda__gemm<T, 64, FINE>
+                                        : awq_cuda__gemm<T, 128, FINE>;
+    plan->stages = awq_cuda__gemm_stages(cuda, w, plan->tokens);
+    plan->shared = 128 + plan->tokens * (AWQ_CUDA__GEMM_ROWS + 4) * 4 +
+                   plan->stages * awq_cuda__gemm_stage_size(w->block_groups, plan->tokens);
 }
 
 static awq_status awq_cuda__plan_gemm(const awq_cuda *cuda, awq_dtype dtype,
@@ -2557,6 +2576,7 @@ static awq_status awq_cuda__run(awq_cuda *cuda, const awq_cuda__plan *plan,
                                 awq_cuda__matmul_job *job) {
     dim3 grid(plan->blocks);
     job->units = plan->units;
+    job->stages = plan->stages;
     job->row_tiles = plan->row_tiles;
     job->token_tiles = plan->token_tiles;
     if (plan->blocks == 0) grid = dim3(plan->row_tiles, plan->token_tiles);
