@@ -24,6 +24,7 @@ help:
 	@echo 'make demo        quantize a real transformer layer: table and picture, offline, in seconds'
 	@echo 'make llm         quantize a real LLM and measure it; MODEL=file-or-folder TEXT= CALIB= ARGS='
 	@echo 'make convert     other layouts for a quantized model; ARGS="IN --list", "IN OUT --to gptq"'
+	@echo 'make mpi         quantize and run that LLM by several processes (Open MPI); RANKS="1 2 3 4"'
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'
 	@echo 'make test-cuda   the CUDA header: all cases under emulation, every architecture compiled'
@@ -36,6 +37,7 @@ help:
 	@echo 'make count-isa   instructions per multiply-accumulate there; ISA=aarch64/i8mm'
 	@echo 'make bench       speed beside error and size; ARGS=--benchmark_filter=...'
 	@echo 'make bench-report   the same beside other libraries, into docs/performance.md (half an hour)'
+	@echo 'make gpu         the CUDA header on this machine'\''s GPU: checks, then times beside torch'
 	@echo 'make install     header, library, find_package(awq) and pkg-config into PREFIX=$(PREFIX)'
 	@echo 'make clean       remove $(BUILD)/'
 
@@ -66,6 +68,18 @@ $(BUILD)/convert/convert: $(CONVERT) $(wildcard examples/convert/*.h examples/ll
 	@$(NEED) cc json
 	@mkdir -p $(@D)
 	$(CC) $(EXAMPLE_CFLAGS) $(CONVERT) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
+
+# The parts of examples/llm without its main program.
+LLM_PARTS = $(filter-out %/main.c %/study.c,$(wildcard examples/llm/*.c))
+
+mpi: $(BUILD)/mpi/mpi
+	MODEL='$(MODEL)' CALIB='$(CALIB)' RANKS='$(RANKS)' sh examples/mpi/run.sh $(BUILD)/mpi $(ARGS)
+
+$(BUILD)/mpi/mpi: $(wildcard examples/mpi/*.c examples/mpi/*.h examples/llm/*.h) $(LLM_PARTS) $(FORMATS) $(HEADERS)
+	@$(NEED) cc json mpi
+	@mkdir -p $(@D)
+	OMPI_CC='$(CC)' mpicc $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/mpi $(wildcard examples/mpi/*.c) $(LLM_PARTS) $(FORMATS) \
+	    -o $@ $(EXAMPLE_LIBS) -ljansson
 
 # ---- tests ---------------------------------------------------------------------------------------
 
@@ -137,6 +151,10 @@ bench-report: bench-build bench-peers
 	$(BUILD)/peers/bin/python bench/report.py --bench $(AWQ_BENCH) \
 	    --peers $(BUILD)/peers/bin/python --results $(BUILD)/report $(ARGS)
 
+# Needs what a GPU machine has: nvidia-smi, nvcc, python3 with torch. Says which is missing.
+gpu:
+	@sh bench/gpu/run.sh $(BUILD)/gpu $(ARGS)
+
 install:
 	@$(NEED) cc cmake
 	cmake -S . -B $(BUILD)/install -DCMAKE_BUILD_TYPE=Release -DAWQ_BUILD_TESTS=OFF \
@@ -147,6 +165,6 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help demo llm convert test test-cuda golden sanitize fuzz mutants firmware board test-isa count-isa \
-        tools bench bench-build bench-peers bench-report install clean
+.PHONY: help demo llm convert mpi test test-cuda golden sanitize fuzz mutants firmware board test-isa \
+        count-isa tools bench bench-build bench-peers bench-report gpu install clean
 .DEFAULT_GOAL := help

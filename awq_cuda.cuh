@@ -263,7 +263,8 @@ typedef enum awq_cuda_kernel {
     AWQ_CUDA_WGMMA    = 3   /* any tokens, sm_90a: a warpgroup's tensor cores                     */
 } awq_cuda_kernel;
 
-/*  What awq_cuda_matmul runs for this many tokens.                                               */
+/*  What awq_cuda_matmul runs for this many tokens. Never AWQ_CUDA_WGMMA: it has not yet run on a GPU
+    (make gpu checks and times it).                                                               */
 AWQDEF awq_cuda_kernel awq_cuda_pick(const awq_cuda *cuda, const awq_cuda_tensor *tensor,
                                      size_t tokens);
 
@@ -325,6 +326,13 @@ AWQDEF awq_status awq_cuda_matmul_with(awq_cuda *cuda, awq_cuda_kernel kernel,
 #  define AWQ_CUDA__TENSOR 0
 #else
 #  define AWQ_CUDA__TENSOR 1
+#endif
+
+/* wgmma is of sm_90a alone; nothing of it is emulated. */
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#  define AWQ_CUDA__WGMMA 1
+#else
+#  define AWQ_CUDA__WGMMA 0
 #endif
 
 #define AWQ_CUDA__DEVICE static __device__ __forceinline__
@@ -404,6 +412,90 @@ AWQ_CUDA__DEVICE unsigned awq_cuda__lop3(unsigned a, unsigned b, unsigned c) {
     asm("lop3.b32 %0, %1, %2, %3, %4;" : "=r"(d) : "r"(a), "r"(b), "r"(c), "n"(LUT));
     return d;
 }
+
+#if AWQ_CUDA__WGMMA
+
+/* Between what a warpgroup wrote to registers and the wgmma that read them. */
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_fence() {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_commit() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int N> AWQ_CUDA__DEVICE void awq_cuda__wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(N) : "memory");
+}
+/* Shared memory that this thread wrote may be read by wgmma after the next barrier. */
+AWQ_CUDA__DEVICE void awq_cuda__fence_proxy() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* Rows of 128 bytes whose 16-byte chunks are exchanged by chunk ^ (row % 8), 8 rows in 1024 bytes: the
+   128-byte swizzle. The address is a multiple of 1024, or 32, 64, 96 bytes beyond one. */
+AWQ_CUDA__DEVICE uint64_t awq_cuda__wgmma_descriptor(const void *shared) {
+    const uint64_t address = (awq_cuda__address(shared) & 0x3ffffu) >> 4;
+    return address | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+
+/* d += a b: 64 x 16, a tile of 16 rows in each warp's registers, times 16 x 128 in shared memory */
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_m64n128k16_f16(float (&d)[64], const unsigned *a,
+                                                    uint64_t b) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+        :
+          "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
+          "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
+          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),
+          "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+          "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
+          "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
+          "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
+          "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]),
+          "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+          "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]),
+          "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+          "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
+          "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_m64n128k16_bf16(float (&d)[64], const unsigned *a,
+                                                    uint64_t b) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+        :
+          "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
+          "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
+          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),
+          "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+          "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
+          "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
+          "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
+          "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]),
+          "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+          "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]),
+          "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+          "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
+          "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+#endif
 
 #endif
 
@@ -493,6 +585,11 @@ struct awq_cuda__f16 {
         awq_cuda__mma_m16n8k16_f16(d, a, b);
     }
 #endif
+#if AWQ_CUDA__WGMMA
+    AWQ_CUDA__DEVICE void wgmma(float (&d)[64], const unsigned *a, uint64_t b) {
+        awq_cuda__wgmma_m64n128k16_f16(d, a, b);
+    }
+#endif
 };
 
 /* Conversions not by cuda_bf16.h: the same on every device. */
@@ -517,6 +614,11 @@ struct awq_cuda__bf16 {
     }
     AWQ_CUDA__DEVICE void mma(float *d, const unsigned *a, const unsigned *b) {
         awq_cuda__mma_m16n8k16_bf16(d, a, b);
+    }
+#endif
+#if AWQ_CUDA__WGMMA
+    AWQ_CUDA__DEVICE void wgmma(float (&d)[64], const unsigned *a, uint64_t b) {
+        awq_cuda__wgmma_m64n128k16_bf16(d, a, b);
     }
 #endif
 };
@@ -1437,6 +1539,7 @@ struct awq_cuda__matmul_job {
     unsigned tokens;
     unsigned row_tiles, token_tiles;
     unsigned units;         /* of one thread block */
+    unsigned stages;        /* of its ring, 2 .. AWQ_CUDA__GEMM_STAGES */
     unsigned *counters;     /* [thread blocks] how many have left their part of the tile it begins */
     float *partials;        /* [2 * thread blocks][tokens of a tile][rows of a tile] */
 };
@@ -1527,6 +1630,8 @@ AWQ_CUDA__DEVICE void awq_cuda__finish(const awq_cuda__matmul_job &job, unsigned
    >>fragments   packed words to operands of the tensor cores
    ============================================================================================== */
 
+#if AWQ_CUDA__TENSOR
+
 /* The four registers of the A operand before anything is subtracted: offset + q. */
 template <typename T> AWQ_CUDA__DEVICE void awq_cuda__spread(unsigned word, unsigned *a) {
     const unsigned rest = __byte_perm(word, 0, 0x0321); /* rotated by 8 bits */
@@ -1610,6 +1715,8 @@ AWQ_CUDA__DEVICE void awq_cuda__fetch_x(const awq_cuda__matmul_job &job, unsigne
     awq_cuda__cp_async16(to, valid ? job.x + token * job.x_stride + k : job.x, valid ? 16 : 0);
 }
 
+#endif /* AWQ_CUDA__TENSOR */
+
 /* =================================================================================================
    >>gemv   1 .. 8 tokens: bytes of weights per second
 
@@ -1628,6 +1735,8 @@ AWQ_CUDA__DEVICE void awq_cuda__fetch_x(const awq_cuda__matmul_job &job, unsigne
 AWQ_CUDA__BOTH unsigned awq_cuda__gemv_stage_size(unsigned groups, unsigned tokens) {
     return AWQ_CUDA__TILE + groups * 160 + tokens * AWQ_CUDA__BLOCK * 2;
 }
+
+#if AWQ_CUDA__TENSOR
 
 /* The block a warp fetches next. q, and grids of groups, follow one another from strip to strip. */
 struct awq_cuda__cursor { unsigned unit, strip, block; };
@@ -1711,6 +1820,8 @@ AWQ_CUDA__DEVICE void awq_cuda__gemv_leave(unsigned tokens, float (*sum)[4], flo
         }
 }
 
+#endif /* AWQ_CUDA__TENSOR */
+
 template <typename T, unsigned GROUPS>
 static __global__ void __launch_bounds__(32 * AWQ_CUDA__GEMV_WARPS, 1)
 awq_cuda__gemv(awq_cuda__matmul_job job) {
@@ -1776,10 +1887,26 @@ awq_cuda__gemv(awq_cuda__matmul_job job) {
 
 #define AWQ_CUDA__GEMM_ROWS    128
 #define AWQ_CUDA__GEMM_THREADS 256
+#define AWQ_CUDA__GEMM_STAGES  8 /* at most: what shared memory has room for */
 
 /* A stage: q of two strips, scales and zeros of two strips, then x. */
 AWQ_CUDA__BOTH unsigned awq_cuda__gemm_stage_size(unsigned groups, unsigned tokens) {
     return 2 * (AWQ_CUDA__TILE + groups * 160) + tokens * AWQ_CUDA__BLOCK * 2;
+}
+
+#if AWQ_CUDA__TENSOR
+
+/* Until at most `pending` of this thread's groups are on their way. */
+AWQ_CUDA__DEVICE void awq_cuda__wait_until(unsigned pending) {
+    switch (pending) {
+    case 0: awq_cuda__cp_async_wait<0>(); break;
+    case 1: awq_cuda__cp_async_wait<1>(); break;
+    case 2: awq_cuda__cp_async_wait<2>(); break;
+    case 3: awq_cuda__cp_async_wait<3>(); break;
+    case 4: awq_cuda__cp_async_wait<4>(); break;
+    case 5: awq_cuda__cp_async_wait<5>(); break;
+    default: awq_cuda__cp_async_wait<6>(); break;
+    }
 }
 
 /* What is fetched next, and this thread's share of x there: chunk threadIdx.x % 16 of every 16th
@@ -1789,10 +1916,10 @@ struct awq_cuda__feed {
     const uint16_t *x;
 };
 
-template <unsigned TOKENS>
+template <unsigned TOKENS, unsigned STRIPS>
 AWQ_CUDA__DEVICE void awq_cuda__enter_tile(const awq_cuda__matmul_job &job, awq_cuda__feed *feed) {
     const awq_cuda__place place = awq_cuda__place_of(job, feed->tile);
-    feed->strip = place.row_tile * 2;
+    feed->strip = place.row_tile * STRIPS;
     feed->token = place.token_tile * TOKENS + threadIdx.x / 16;
     feed->x = job.x + feed->token * job.x_stride + threadIdx.x % 16 * 8;
 }
@@ -1805,6 +1932,7 @@ AWQ_CUDA__DEVICE void awq_cuda__gemm_fetch(const awq_cuda__matmul_job &job, awq_
     const unsigned k = feed->block * AWQ_CUDA__BLOCK, lead = threadIdx.x / 16;
     const bool has_input = k + chunk * 8 < job.w.in_features;
     unsigned char *grids = stage + 2 * AWQ_CUDA__TILE, *x = grids + 2 * groups * 160;
+    if (feed->block == 0) awq_cuda__enter_tile<TOKENS, 2>(job, feed);
 #pragma unroll
     for (unsigned s = 0; s < 2; s++) { /* sums of a strip that is not there are not stored */
         const unsigned strip = feed->strip + s < job.w.strips ? feed->strip + s : feed->strip;
@@ -1824,7 +1952,6 @@ AWQ_CUDA__DEVICE void awq_cuda__gemm_fetch(const awq_cuda__matmul_job &job, awq_
     if (++feed->block == job.w.blocks) {
         feed->block = 0;
         feed->tile++;
-        awq_cuda__enter_tile<TOKENS>(job, feed);
     }
 }
 
@@ -1917,7 +2044,9 @@ AWQ_CUDA__DEVICE void awq_cuda__gemm_leave(unsigned first, bool add, float (*sum
             }
 }
 
-template <typename T, unsigned TOKENS, unsigned STAGES, bool FINE>
+#endif /* AWQ_CUDA__TENSOR */
+
+template <typename T, unsigned TOKENS, bool FINE>
 static __global__ void __launch_bounds__(AWQ_CUDA__GEMM_THREADS, 1)
 awq_cuda__gemm(awq_cuda__matmul_job job) {
 #if AWQ_CUDA__TENSOR
@@ -1932,13 +2061,14 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
     unsigned char *ring =
         reinterpret_cast<unsigned char *>(sums + TOKENS * (AWQ_CUDA__GEMM_ROWS + 4));
     const unsigned begin = blockIdx.x * job.units, end = awq_cuda__stripe_end(job);
+    const unsigned stages = job.stages;
     unsigned unit = begin, at = 0, fetch_at = 0;
     awq_cuda__feed feed = { begin / job.w.blocks, begin % job.w.blocks, 0, 0, NULL };
     float sum[2][n][4];
 #pragma unroll
     for (unsigned i = 0; i < 2 * n * 4; i++) sum[i / (n * 4)][i / 4 % n][i % 4] = 0;
-    awq_cuda__enter_tile<TOKENS>(job, &feed);
-    for (; fetch_at < STAGES - 1; fetch_at++) {
+    awq_cuda__enter_tile<TOKENS, 2>(job, &feed);
+    for (; fetch_at < stages - 1; fetch_at++) {
         if (begin + fetch_at < end)
             awq_cuda__gemm_fetch<TOKENS>(job, &feed, ring + fetch_at * stage_size);
         awq_cuda__cp_async_commit();
@@ -1946,15 +2076,15 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
     for (unsigned tile = begin / job.w.blocks; tile * job.w.blocks < end; tile++) {
         const unsigned tile_end = (tile + 1) * job.w.blocks < end ? (tile + 1) * job.w.blocks : end;
         for (; unit < tile_end; unit++) {
-            awq_cuda__cp_async_wait<STAGES - 2>();
+            awq_cuda__wait_until(stages - 2);
             __syncthreads(); /* all threads' copies are here, and nobody reads the stage before */
-            if (unit + STAGES - 1 < end)
+            if (unit + stages - 1 < end)
                 awq_cuda__gemm_fetch<TOKENS>(job, &feed, ring + fetch_at * stage_size);
             awq_cuda__cp_async_commit();
             awq_cuda__gemm_add<T, n, FINE>(job.w, ring + at * stage_size, first, split ? other : 0,
                                            split ? other + 1 : 2, sum);
-            at = at + 1 == STAGES ? 0 : at + 1;
-            fetch_at = fetch_at + 1 == STAGES ? 0 : fetch_at + 1;
+            at = at + 1 == stages ? 0 : at + 1;
+            fetch_at = fetch_at + 1 == stages ? 0 : fetch_at + 1;
         }
         if (!split || other) awq_cuda__gemm_leave<n>(first, false, sum, sums);
         __syncthreads();
@@ -1970,6 +2100,162 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
     (void)job;
 #endif
 }
+
+#ifndef AWQ_CUDA_EMULATED
+
+/* =================================================================================================
+   >>wgmma   many tokens on sm_90a: tiles of 256 rows x 128 tokens
+
+   Two warpgroups, each with two strips of 64 rows, a tile of 16 rows per warp: the words are the A
+   operand of wgmma as they are of mma. Weights become numbers in registers while the tensor cores
+   work on the 16 inputs before; x is read from shared memory by the tensor cores themselves. Between
+   tiles the ring is empty, and holds the sums.
+   ============================================================================================== */
+
+#define AWQ_CUDA__WGMMA_ROWS   256
+#define AWQ_CUDA__WGMMA_TOKENS 128
+#define AWQ_CUDA__WGMMA_STAGES 3
+
+/* A stage: x, two halves of 64 inputs; q of four strips; their scales and zeros. */
+#define AWQ_CUDA__WGMMA_X (AWQ_CUDA__WGMMA_TOKENS * AWQ_CUDA__BLOCK * 2)
+#define AWQ_CUDA__WGMMA_GRIDS (AWQ_CUDA__WGMMA_X + 4 * AWQ_CUDA__TILE)
+AWQ_CUDA__BOTH unsigned awq_cuda__wgmma_stage_size(unsigned groups) {
+    return AWQ_CUDA__WGMMA_GRIDS + (4 * groups * 160 + 1023) / 1024 * 1024;
+}
+
+#if AWQ_CUDA__WGMMA
+
+template <unsigned GROUPS>
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_fetch(const awq_cuda__matmul_job &job, awq_cuda__feed *feed,
+                                            unsigned char *stage) {
+    const unsigned chunk = threadIdx.x % 16, lead = threadIdx.x / 16;
+    const unsigned k = feed->block * AWQ_CUDA__BLOCK;
+    const bool has_input = k + chunk * 8 < job.w.in_features;
+    unsigned char *x = stage + chunk / 8 * (AWQ_CUDA__WGMMA_X / 2) + lead * 128 +
+                       (chunk % 8 ^ lead % 8) * 16;
+    if (feed->block == 0) awq_cuda__enter_tile<AWQ_CUDA__WGMMA_TOKENS, 4>(job, feed);
+#pragma unroll
+    for (unsigned s = 0; s < 4; s++) {
+        const unsigned strip = feed->strip + s < job.w.strips ? feed->strip + s : feed->strip;
+        awq_cuda__cp_async16(stage + AWQ_CUDA__WGMMA_X + s * AWQ_CUDA__TILE + threadIdx.x * 16,
+                             awq_cuda__tile_at(job.w, strip, feed->block) + threadIdx.x, 16);
+        if (threadIdx.x / 64 == s && threadIdx.x % 64 < GROUPS * 10)
+            awq_cuda__fetch_grid(job.w, awq_cuda__group_at(job.w, strip, feed->block), GROUPS,
+                                 threadIdx.x % 64,
+                                 stage + AWQ_CUDA__WGMMA_GRIDS + s * GROUPS * 160);
+    }
+#pragma unroll
+    for (unsigned i = 0; i < AWQ_CUDA__WGMMA_TOKENS; i += 16) {
+        const bool valid = has_input && feed->token + i < job.tokens;
+        awq_cuda__cp_async16(x + i * 128, valid ? feed->x + i * job.x_stride + k : job.x,
+                             valid ? 16 : 0);
+    }
+    if (++feed->block == job.w.blocks) {
+        feed->block = 0;
+        feed->tile++;
+    }
+}
+
+/* sum += one block of inputs: two strips of this warpgroup, from `strip` of the stage on */
+template <typename T, unsigned GROUPS>
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_add(const unsigned char *stage, unsigned strip, bool symmetric,
+                                          float (&low)[64], float (&high)[64]) {
+    const unsigned lane = threadIdx.x % 32, tile = threadIdx.x / 32 % 4, g = lane / 4;
+    const uint4 *q = reinterpret_cast<const uint4 *>(stage + AWQ_CUDA__WGMMA_X +
+                                                     strip * AWQ_CUDA__TILE) + lane;
+    uint4 words[2];
+    awq_cuda__grid grid[2];
+    unsigned a[2][2][4];
+#pragma unroll
+    for (unsigned k = 0; k < 8; k++) {
+#pragma unroll
+        for (unsigned s = 0; s < 2; s++) {
+            const unsigned char *grids =
+                stage + AWQ_CUDA__WGMMA_GRIDS + (strip + s) * GROUPS * 160;
+            const unsigned *scales = reinterpret_cast<const unsigned *>(grids);
+            const unsigned *zeros = reinterpret_cast<const unsigned *>(grids + GROUPS * 128);
+            const unsigned at = k * GROUPS / 8 * 8 + g;
+            if (k % 4 == 0) words[s] = q[s * (AWQ_CUDA__TILE / 16) + (tile * 2 + k / 4) * 32];
+            if (k % (8 / GROUPS) == 0)
+                grid[s] = awq_cuda__grid_of<T>(scales[at * 4 + tile],
+                                               symmetric ? 0x88888888u : zeros[at], tile);
+            awq_cuda__numbers<T>(awq_cuda__word(words[s], k % 4), grid[s], a[k % 2][s]);
+        }
+        const uint64_t b = awq_cuda__wgmma_descriptor(
+            stage + k / 4 * (AWQ_CUDA__WGMMA_X / 2) + k % 4 * 32);
+        awq_cuda__wgmma_fence();
+        T::wgmma(low, a[k % 2][0], b);
+        T::wgmma(high, a[k % 2][1], b);
+        awq_cuda__wgmma_commit();
+        awq_cuda__wgmma_wait<1>(); /* the registers of the step before are free */
+    }
+    awq_cuda__wgmma_wait<0>();
+}
+
+/* This warp's sums of 16 rows to tokens x rows in shared memory. */
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_leave(unsigned strip, float (&sum)[64], float *sums) {
+    const unsigned lane = threadIdx.x % 32, tile = threadIdx.x / 32 % 4;
+#pragma unroll
+    for (unsigned i = 0; i < 64; i++) {
+        const unsigned token = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        sums[token * (AWQ_CUDA__WGMMA_ROWS + 4) + strip * AWQ_CUDA__STRIP + tile * 16 + lane / 4 +
+             i / 2 % 2 * 8] = sum[i];
+        sum[i] = 0;
+    }
+}
+
+#endif
+
+template <typename T, unsigned GROUPS>
+static __global__ void __launch_bounds__(256, 1) awq_cuda__wgmma(awq_cuda__matmul_job job) {
+#if AWQ_CUDA__WGMMA
+    /* flag | from a multiple of 1024 on, stages or sums */
+    AWQ_CUDA__SHARED(shared);
+    const unsigned stage_size = awq_cuda__wgmma_stage_size(GROUPS);
+    const unsigned strip = threadIdx.x / 128 * 2;
+    unsigned *flag = reinterpret_cast<unsigned *>(shared);
+    unsigned char *ring = shared + 1024 - awq_cuda__address(shared) % 1024;
+    float *sums = reinterpret_cast<float *>(ring), low[64], high[64];
+    const unsigned end = awq_cuda__stripe_end(job);
+    unsigned unit = blockIdx.x * job.units;
+    awq_cuda__feed feed = { unit / job.w.blocks, unit % job.w.blocks, 0, 0, NULL };
+#pragma unroll
+    for (unsigned i = 0; i < 64; i++) low[i] = high[i] = 0;
+    awq_cuda__enter_tile<AWQ_CUDA__WGMMA_TOKENS, 4>(job, &feed);
+    for (unsigned tile = feed.tile; unit < end; tile++) {
+        const unsigned tile_end = (tile + 1) * job.w.blocks < end ? (tile + 1) * job.w.blocks : end;
+        unsigned next = unit, at = 0, fetch_at = 0;
+        for (; fetch_at < AWQ_CUDA__WGMMA_STAGES - 1; fetch_at++, next++) {
+            if (next < tile_end)
+                awq_cuda__wgmma_fetch<GROUPS>(job, &feed, ring + fetch_at * stage_size);
+            awq_cuda__cp_async_commit();
+        }
+        for (; unit < tile_end; unit++, next++) {
+            awq_cuda__cp_async_wait<AWQ_CUDA__WGMMA_STAGES - 2>();
+            awq_cuda__fence_proxy();
+            __syncthreads(); /* all copies are here, and no wgmma reads the stage before */
+            if (next < tile_end)
+                awq_cuda__wgmma_fetch<GROUPS>(job, &feed, ring + fetch_at * stage_size);
+            awq_cuda__cp_async_commit();
+            awq_cuda__wgmma_add<T, GROUPS>(ring + at * stage_size, strip, job.w.zeros == NULL, low,
+                                           high);
+            at = at + 1 == AWQ_CUDA__WGMMA_STAGES ? 0 : at + 1;
+            fetch_at = fetch_at + 1 == AWQ_CUDA__WGMMA_STAGES ? 0 : fetch_at + 1;
+        }
+        __syncthreads(); /* nobody reads the ring */
+        awq_cuda__wgmma_leave(strip, low, sums);
+        awq_cuda__wgmma_leave(strip + 1, high, sums);
+        __syncthreads();
+        awq_cuda__finish<T, AWQ_CUDA__WGMMA_ROWS>(job, tile, AWQ_CUDA__WGMMA_TOKENS, sums, 1, flag);
+        __syncthreads();
+    }
+    awq_cuda__cp_async_wait<0>();
+#else
+    (void)job;
+#endif
+}
+
+#endif /* AWQ_CUDA_EMULATED */
 
 #endif /* !AWQ_CUDA__HIP */
 
@@ -2039,7 +2325,7 @@ struct awq_cuda__plan {
     unsigned rows, tokens; /* of a tile */
     unsigned row_tiles, token_tiles;
     unsigned units, blocks; /* of one thread block; thread blocks */
-    unsigned threads, shared;
+    unsigned threads, shared, stages;
     size_t workspace;       /* bytes, counters included; 0: no tile is cut */
 };
 
@@ -2098,26 +2384,29 @@ static awq_status awq_cuda__plan_gemv(const awq_cuda *cuda, awq_dtype dtype,
     return awq_cuda__plan_stripes(cuda, w, tokens, plan);
 }
 
-static size_t awq_cuda__gemm_shared(const awq_cuda__weights *w, unsigned tokens, unsigned stages) {
-    return 128 + tokens * (AWQ_CUDA__GEMM_ROWS + 4) * 4 +
-           stages * awq_cuda__gemm_stage_size(w->block_groups, tokens);
+/* Stages that fit beside the sums of a tile. */
+static unsigned awq_cuda__gemm_stages(const awq_cuda *cuda, const awq_cuda__weights *w,
+                                      unsigned tokens) {
+    const size_t sums = 128 + tokens * (AWQ_CUDA__GEMM_ROWS + 4) * 4;
+    if (cuda->shared_size < sums) return 0;
+    return static_cast<unsigned>(
+        awq_cuda__min((cuda->shared_size - sums) / awq_cuda__gemm_stage_size(w->block_groups, tokens),
+                      AWQ_CUDA__GEMM_STAGES));
 }
 
 /* The smallest tile that takes all tokens, or the largest that fits. */
 template <typename T, bool FINE>
 static void awq_cuda__choose_gemm(const awq_cuda *cuda, const awq_cuda__weights *w, size_t tokens,
                                   awq_cuda__plan *plan) {
-    unsigned stages = 3;
     plan->tokens = tokens <= 16 ? 16 : tokens <= 32 ? 32 : tokens <= 64 ? 64 : 128;
-    if (plan->tokens == 128 && awq_cuda__gemm_shared(w, 128, 3) > cuda->shared_size)
-        plan->tokens = 64;
-    if (plan->tokens == 64 && awq_cuda__gemm_shared(w, 64, 3) > cuda->shared_size) stages = 2;
-    plan->kernel = plan->tokens == 16    ? awq_cuda__gemm<T, 16, 3, FINE>
-                   : plan->tokens == 32  ? awq_cuda__gemm<T, 32, 3, FINE>
-                   : plan->tokens == 128 ? awq_cuda__gemm<T, 128, 3, FINE>
-                   : stages == 3         ? awq_cuda__gemm<T, 64, 3, FINE>
-                                         : awq_cuda__gemm<T, 64, 2, FINE>;
-    plan->shared = static_cast<unsigned>(awq_cuda__gemm_shared(w, plan->tokens, stages));
+    if (plan->tokens == 128 && awq_cuda__gemm_stages(cuda, w, 128) < 2) plan->tokens = 64;
+    plan->kernel = plan->tokens == 16   ? awq_cuda__gemm<T, 16, FINE>
+                   : plan->tokens == 32 ? awq_cuda__gemm<T, 32, FINE>
+                   : plan->tokens == 64 ? awq_cuda__gemm<T, 64, FINE>
+                                        : awq_cuda__gemm<T, 128, FINE>;
+    plan->stages = awq_cuda__gemm_stages(cuda, w, plan->tokens);
+    plan->shared = 128 + plan->tokens * (AWQ_CUDA__GEMM_ROWS + 4) * 4 +
+                   plan->stages * awq_cuda__gemm_stage_size(w->block_groups, plan->tokens);
 }
 
 static awq_status awq_cuda__plan_gemm(const awq_cuda *cuda, awq_dtype dtype,
@@ -2137,6 +2426,28 @@ static awq_status awq_cuda__plan_gemm(const awq_cuda *cuda, awq_dtype dtype,
 
 #endif /* !AWQ_CUDA__HIP */
 
+#if !AWQ_CUDA__HIP && !defined(AWQ_CUDA_EMULATED)
+
+template <typename T> static awq_cuda__matmul_kernel *awq_cuda__wgmma_of(unsigned groups) {
+    return groups == 4 ? awq_cuda__wgmma<T, 4> : groups == 2 ? awq_cuda__wgmma<T, 2>
+                                                             : awq_cuda__wgmma<T, 1>;
+}
+
+static awq_status awq_cuda__plan_wgmma(const awq_cuda *cuda, awq_dtype dtype,
+                                       const awq_cuda__weights *w, size_t tokens,
+                                       awq_cuda__plan *plan) {
+    plan->kernel = dtype == AWQ_F16 ? awq_cuda__wgmma_of<awq_cuda__f16>(w->block_groups)
+                                    : awq_cuda__wgmma_of<awq_cuda__bf16>(w->block_groups);
+    plan->rows = AWQ_CUDA__WGMMA_ROWS;
+    plan->tokens = AWQ_CUDA__WGMMA_TOKENS;
+    plan->threads = 256;
+    plan->shared =
+        2048 + AWQ_CUDA__WGMMA_STAGES * awq_cuda__wgmma_stage_size(w->block_groups);
+    return awq_cuda__plan_stripes(cuda, w, tokens, plan);
+}
+
+#endif
+
 static awq_status awq_cuda__plan_portable(awq_dtype dtype, const awq_cuda__weights *w,
                                           size_t tokens, awq_cuda__plan *plan) {
     if (tokens > static_cast<size_t>(65535) * AWQ_CUDA__PORTABLE_TOKENS) return AWQ_ERR_RANGE;
@@ -2154,23 +2465,26 @@ static awq_status awq_cuda__plan_of(const awq_cuda *cuda, awq_cuda_kernel kernel
                                     const awq_cuda__weights *w, size_t tokens,
                                     awq_cuda__plan *plan) {
     memset(plan, 0, sizeof *plan);
+    (void)cuda;
     switch (kernel) {
     case AWQ_CUDA_PORTABLE: return awq_cuda__plan_portable(dtype, w, tokens, plan);
 #if !AWQ_CUDA__HIP
     case AWQ_CUDA_GEMV: return awq_cuda__plan_gemv(cuda, dtype, w, tokens, plan);
     case AWQ_CUDA_GEMM: return awq_cuda__plan_gemm(cuda, dtype, w, tokens, plan);
-#else
-    case AWQ_CUDA_GEMV:
-    case AWQ_CUDA_GEMM: (void)cuda; return AWQ_ERR_DEVICE;
+#  ifndef AWQ_CUDA_EMULATED
+    case AWQ_CUDA_WGMMA: return awq_cuda__plan_wgmma(cuda, dtype, w, tokens, plan);
+#  endif
 #endif
-    default: return AWQ_ERR_CONFIG;
+    default: return AWQ_ERR_DEVICE;
     }
 }
 
 /* Whether the device, and the code for it in this binary, can. */
 static awq_status awq_cuda__check_kernel(awq_cuda *cuda, awq_cuda_kernel kernel) {
-    if (kernel == AWQ_CUDA_PORTABLE || cuda->code_sm >= 80) return AWQ_OK;
-    cuda->needs = 80;
+    if (kernel < AWQ_CUDA_PORTABLE || kernel > AWQ_CUDA_WGMMA) return AWQ_ERR_CONFIG;
+    if (kernel == AWQ_CUDA_PORTABLE) return AWQ_OK;
+    if (kernel == AWQ_CUDA_WGMMA ? cuda->has_wgmma : cuda->code_sm >= 80) return AWQ_OK;
+    cuda->needs = kernel == AWQ_CUDA_WGMMA ? 90 : 80;
     return AWQ_ERR_DEVICE;
 }
 
@@ -2188,7 +2502,8 @@ AWQDEF size_t awq_cuda_workspace_size(const awq_cuda *cuda, size_t max_tokens) {
     (void)tokens;
     return 0;
 #else
-    return awq_cuda__workspace(cuda, AWQ_CUDA__GEMM_ROWS * tokens);
+    return awq_cuda__workspace(cuda, (cuda->has_wgmma ? 256 : AWQ_CUDA__GEMM_ROWS) *
+                                         (cuda->has_wgmma ? 128 : tokens));
 #endif
 }
 
@@ -2225,6 +2540,13 @@ static awq_status awq_cuda__query(awq_cuda *cuda, int device) {
         cuda, cudaFuncGetAttributes(&code, reinterpret_cast<const void *>(
                                                &awq_cuda__portable<awq_cuda__f16>))));
     cuda->code_sm = code.ptxVersion;
+#  ifndef AWQ_CUDA_EMULATED
+    /* without sm_90a code the kernel is empty: it has its sums in no registers */
+    AWQ_CUDA__TRY(awq_cuda__failed(
+        cuda, cudaFuncGetAttributes(&code, reinterpret_cast<const void *>(
+                                               &awq_cuda__wgmma<awq_cuda__f16, 1>))));
+    cuda->has_wgmma = cuda->sm == 90 && code.numRegs >= 128;
+#  endif
     return AWQ_OK;
 }
 #endif
@@ -2252,11 +2574,14 @@ static awq_status awq_cuda__check_matmul(const awq_cuda_tensor *tensor, awq_matr
 
 static awq_status awq_cuda__run(awq_cuda *cuda, const awq_cuda__plan *plan,
                                 awq_cuda__matmul_job *job) {
-    unsigned char *workspace = static_cast<unsigned char *>(cuda->workspace);
     dim3 grid(plan->blocks);
     job->units = plan->units;
+    job->stages = plan->stages;
     job->row_tiles = plan->row_tiles;
     job->token_tiles = plan->token_tiles;
+    if (plan->blocks == 0) grid = dim3(plan->row_tiles, plan->token_tiles);
+#if !AWQ_CUDA__HIP
+    unsigned char *workspace = static_cast<unsigned char *>(cuda->workspace);
     if (plan->workspace) {
         if (!workspace || cuda->workspace_size < plan->workspace ||
             reinterpret_cast<uintptr_t>(workspace) % 16)
@@ -2264,8 +2589,6 @@ static awq_status awq_cuda__run(awq_cuda *cuda, const awq_cuda__plan *plan,
         job->counters = reinterpret_cast<unsigned *>(workspace);
         job->partials = reinterpret_cast<float *>(workspace + awq_cuda__counters_size(cuda));
     }
-    if (plan->blocks == 0) grid = dim3(plan->row_tiles, plan->token_tiles);
-#if !AWQ_CUDA__HIP
     if (plan->shared > 48 * 1024) /* always to the same, for threads that launch at once */
         AWQ_CUDA__TRY(awq_cuda__failed(
             cuda, cudaFuncSetAttribute(reinterpret_cast<const void *>(plan->kernel),
