@@ -499,17 +499,6 @@ AWQ_CUDA__DEVICE void awq_cuda__wgmma_m64n128k16_bf16(float (&d)[64], const unsi
 
 #endif
 
-/* Read once: past the L1 cache, first to leave the L2. */
-#ifndef AWQ_CUDA_EMULATED
-AWQ_CUDA__DEVICE uint4 awq_cuda__load_stream(const uint4 *p) {
-#if AWQ_CUDA__HIP
-    return *p;
-#else
-    return __ldcs(p);
-#endif
-}
-#endif
-
 /* =================================================================================================
    >>numbers   fp16 and bf16 as bits, alone and in pairs
    ============================================================================================== */
