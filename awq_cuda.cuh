@@ -2082,7 +2082,6 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
             __syncthreads();
         }
         awq_cuda__finish<T, AWQ_CUDA__GEMM_ROWS>(job, tile, TOKENS, sums, 1, flag);
-        __syncthreads();
     }
     awq_cuda__cp_async_wait<0>();
 #else

@@ -153,6 +153,8 @@ static void test_product_arguments(const call &good)
         c->x.rows = c->y.rows = c->residual.rows = size_t(1) << 32;
     });
     expect_refusal(good, AWQ_ERR_CONFIG, "no such kernel",
+                   [](call *c) { c->kernel = awq_cuda_kernel(AWQ_CUDA_WGMMA + 1); });
+    expect_refusal(good, AWQ_ERR_DEVICE, "wgmma, which is not emulated",
                    [](call *c) { c->kernel = AWQ_CUDA_WGMMA; });
     expect_refusal(good, AWQ_OK, "no tokens",
                    [](call *c) { c->x.rows = c->y.rows = c->residual.rows = 0; });
