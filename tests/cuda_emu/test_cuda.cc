@@ -280,7 +280,8 @@ static void test_removed_sites(rng *r, bool)
         linear m = new_linear(r, busy_case(kernel));
         if (!repack(&cuda, &m, r)) return;
         forget_sites();
-        CHECK((run_busy(kernel, m, 6, r) + run_busy(kernel, m, 1, r)).empty(), "%s", KERNELS[kernel]);
+        const std::string sound = run_busy(kernel, m, 6, r) + run_busy(kernel, m, 1, r);
+        CHECK(sound.empty(), "%s: %s", KERNELS[kernel], sound.c_str());
         const std::vector<site> all = sites();
         CHECK(!all.empty(), "%s has no barrier", KERNELS[kernel]);
         for (const site &which : all) {
