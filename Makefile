@@ -8,6 +8,7 @@ CC     ?= cc
 CFLAGS ?= -O3
 ARGS   ?=
 RUNS   ?= 1000000
+PORT   ?= 8000
 
 EXAMPLE_CFLAGS = -std=c99 $(CFLAGS) -Wall -Wextra -I. -Iexamples/common
 EXAMPLE_LIBS   = -lm -pthread
@@ -18,13 +19,17 @@ BENCH_BUILD    = $(BUILD)/bench$(patsubst %,-%,$(filter-out cc,$(notdir $(CC))))
 AWQ_BENCH      = $(BENCH_BUILD)/bench/awq_bench
 HEADERS        = $(wildcard awq*.h examples/common/*.h examples/formats/*.h)
 FORMATS        = $(wildcard examples/formats/*.c)
+COMMON         = $(wildcard examples/common/*.c)
 MAKEFLAGS     += --no-print-directory
 
 help:
 	@echo 'make demo        quantize a real transformer layer: table and picture, offline, in seconds'
 	@echo 'make llm         quantize a real LLM and measure it; MODEL=file-or-folder TEXT= CALIB= ARGS='
+	@echo 'make search      semantic search: quantize a sentence encoder, index FOLDER=, ask; MODEL='
+	@echo 'make web         the same in a browser, served on PORT=8000'
 	@echo 'make convert     other layouts for a quantized model; ARGS="IN --list", "IN OUT --to gptq"'
 	@echo 'make mpi         quantize and run that LLM by several processes (Open MPI); RANKS="1 2 3 4"'
+	@echo 'make python      the same layer from Python: table and picture; ARGS="--bits 3"'
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'
 	@echo 'make test-cuda   the CUDA header: all cases under emulation, every architecture compiled'
@@ -34,10 +39,12 @@ help:
 	@echo 'make firmware    inference on an emulated Cortex-M4, bit for bit as on this machine'
 	@echo 'make board       the test bodies on that board (minutes)'
 	@echo 'make test-isa    the test bodies on emulated Arm, RISC-V, s390x, x86-64, wasm; ISA=aarch64'
+	@echo 'make test-web    the page of make web in headless Chromium: the answers of the native host'
 	@echo 'make count-isa   instructions per multiply-accumulate there; ISA=aarch64/i8mm'
 	@echo 'make bench       speed beside error and size; ARGS=--benchmark_filter=...'
 	@echo 'make bench-report   the same beside other libraries, into docs/performance.md (half an hour)'
 	@echo 'make gpu         the CUDA header on this machine'\''s GPU: checks, then times beside torch'
+	@echo 'make shared      the shared library, for other languages: build/shared/'
 	@echo 'make install     header, library, find_package(awq) and pkg-config into PREFIX=$(PREFIX)'
 	@echo 'make clean       remove $(BUILD)/'
 
@@ -52,15 +59,46 @@ llm: $(BUILD)/llm/llm
 convert: $(BUILD)/convert/convert
 	$(BUILD)/convert/convert $(ARGS)
 
+search: $(BUILD)/search/search
+	MODEL='$(MODEL)' FOLDER='$(FOLDER)' sh examples/search/run.sh $(BUILD) $(ARGS)
+
+web: $(BUILD)/search/search
+	@$(NEED) python3
+	sh examples/web/site.sh $(BUILD)
+	@echo 'Open http://127.0.0.1:$(PORT)/ in a browser; Ctrl-C ends.'
+	python3 -m http.server --bind 127.0.0.1 --directory $(BUILD)/web $(PORT)
+
 $(BUILD)/demo/demo: $(wildcard examples/demo/*.c examples/demo/*.h) $(HEADERS)
 	@$(NEED) cc
 	@mkdir -p $(@D)
 	$(CC) $(EXAMPLE_CFLAGS) -Iexamples/demo $(wildcard examples/demo/*.c) -o $@ $(EXAMPLE_LIBS)
 
-$(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(FORMATS) $(HEADERS)
+$(BUILD)/llm/llm: $(wildcard examples/llm/*.c examples/llm/*.h) $(FORMATS) $(COMMON) $(HEADERS)
 	@$(NEED) cc json
 	@mkdir -p $(@D)
-	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
+	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/llm $(wildcard examples/llm/*.c) $(FORMATS) $(COMMON) -o $@ $(EXAMPLE_LIBS) -ljansson
+
+SEARCH = $(wildcard examples/search/*.c) $(addprefix examples/formats/,json.c safetensors.c) $(COMMON)
+
+# OpenBLAS, where there is one, is what the fp32 model is timed with.
+$(BUILD)/search/search: $(SEARCH) $(wildcard examples/search/*.h) $(HEADERS)
+	@$(NEED) cc json --if-possible openblas
+	@mkdir -p $(@D)
+	@blas=$$(echo 'int main(void) { return 0; }' | $(CC) -o /dev/null -x c - -lopenblas 2>/dev/null && \
+	    echo -DSEARCH_OPENBLAS -lopenblas); set -x; \
+	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) $(SEARCH) -o $@ $(EXAMPLE_LIBS) -ljansson $$blas
+
+python: shared $(BUILD)/venv/ready
+	AWQ_LIBRARY=$(BUILD)/shared $(BUILD)/venv/bin/python examples/python/lesson.py \
+	    --picture $(BUILD)/python.png $(ARGS)
+
+# NumPy and matplotlib from PyPI; where that is out of reach, Debian's.
+$(BUILD)/venv/ready: examples/python/requirements.txt
+	@$(NEED) venv
+	python3 -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet -r $< || { $(NEED) numpy matplotlib && \
+	    /usr/bin/python3 -m venv --clear --system-site-packages $(@D); }
+	@touch $@
 
 CONVERT = $(wildcard examples/convert/*.c) $(addprefix examples/llm/,names.c rope.c rope_order.c hf_config.c)
 
@@ -70,15 +108,15 @@ $(BUILD)/convert/convert: $(CONVERT) $(wildcard examples/convert/*.h examples/ll
 	$(CC) $(EXAMPLE_CFLAGS) $(CONVERT) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
 
 # The parts of examples/llm without its main program.
-LLM_PARTS = $(filter-out %/main.c %/study.c,$(wildcard examples/llm/*.c))
+LLM_PARTS = $(filter-out %/main.c %/study.c,$(wildcard examples/llm/*.c)) $(FORMATS) $(COMMON)
 
 mpi: $(BUILD)/mpi/mpi
 	MODEL='$(MODEL)' CALIB='$(CALIB)' RANKS='$(RANKS)' sh examples/mpi/run.sh $(BUILD)/mpi $(ARGS)
 
-$(BUILD)/mpi/mpi: $(wildcard examples/mpi/*.c examples/mpi/*.h examples/llm/*.h) $(LLM_PARTS) $(FORMATS) $(HEADERS)
+$(BUILD)/mpi/mpi: $(wildcard examples/mpi/*.c examples/mpi/*.h examples/llm/*.h) $(LLM_PARTS) $(HEADERS)
 	@$(NEED) cc json mpi
 	@mkdir -p $(@D)
-	OMPI_CC='$(CC)' mpicc $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/mpi $(wildcard examples/mpi/*.c) $(LLM_PARTS) $(FORMATS) \
+	OMPI_CC='$(CC)' mpicc $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/mpi $(wildcard examples/mpi/*.c) $(LLM_PARTS) \
 	    -o $@ $(EXAMPLE_LIBS) -ljansson
 
 # ---- tests ---------------------------------------------------------------------------------------
@@ -122,12 +160,18 @@ test-isa:
 	@$(NEED) cc
 	bash tests/scripts/isa.sh $(BUILD)/isa $(ISA)
 
+# 77: there is no Chromium, as its last line says.
+test-web: $(BUILD)/search/search
+	@$(NEED) python3 --if-possible chromium
+	sh examples/web/site.sh $(BUILD)
+	python3 examples/web/check.py $(BUILD)/search/search $(BUILD)/web $(ARGS) || test $$? = 77
+
 count-isa:
 	@$(NEED) cc
 	bash tests/scripts/count.sh $(BUILD)/count $(ISA)
 
 tools:
-	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang fuzzer
+	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang fuzzer numpy
 
 # ---- measuring, installing -----------------------------------------------------------------------
 
@@ -155,6 +199,12 @@ bench-report: bench-build bench-peers
 gpu:
 	@sh bench/gpu/run.sh $(BUILD)/gpu $(ARGS)
 
+shared:
+	@$(NEED) cc cmake
+	@cmake -S . -B $(BUILD)/shared -DCMAKE_BUILD_TYPE=Release -DAWQ_BUILD_TESTS=OFF \
+	    -DBUILD_SHARED_LIBS=ON >/dev/null
+	cmake --build $(BUILD)/shared
+
 install:
 	@$(NEED) cc cmake
 	cmake -S . -B $(BUILD)/install -DCMAKE_BUILD_TYPE=Release -DAWQ_BUILD_TESTS=OFF \
@@ -165,6 +215,7 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help demo llm convert mpi test test-cuda golden sanitize fuzz mutants firmware board test-isa \
-        count-isa tools bench bench-build bench-peers bench-report gpu install clean
+.PHONY: help demo llm search web convert mpi python test test-web test-cuda golden sanitize fuzz \
+        mutants firmware board test-isa count-isa tools bench bench-build bench-peers bench-report \
+        gpu shared install clean
 .DEFAULT_GOAL := help

@@ -1,5 +1,5 @@
-/*  files.h - what the examples need from files: error text, a read-only mapping, and a writer that
-    leaves either the whole file or no file. POSIX. Include it before any system header. */
+/*  files.h - what the examples need from files: a read-only mapping, and a writer that leaves either
+    the whole file or no file. POSIX. Include it before any system header. */
 #ifndef EXAMPLES_FILES_H
 #define EXAMPLES_FILES_H
 
@@ -7,9 +7,10 @@
 #define _POSIX_C_SOURCE 200809L
 #endif
 
+#include "failure.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,20 +20,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-/* ---- errors: one line that says what, where and what to do ----------------------------------- */
-
-typedef struct failure { char text[512]; } failure;
-
-/*  Records the message and returns false, so that a function can `return fail(why, ...)`. */
-static inline bool fail(failure *why, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(why->text, sizeof why->text, format, arguments);
-    va_end(arguments);
-    return false;
-}
 
 /*  Three texts in one, to be freed; NULL: out of memory. */
 static inline char *join(const char *first, const char *second, const char *third)

@@ -1,8 +1,6 @@
 /*  calibrate.c - see calibrate.h. */
 #include "calibrate.h"
 
-#include <math.h>
-
 bool calibration_open(calibration *cal, const model *m, compute *c, const token_list *text,
                       failure *why)
 {
@@ -38,14 +36,4 @@ bool calibration_windows(calibration *cal, size_t index, size_t begin, size_t en
         if (!session_layer(&cal->s, index, cal->hidden + begin * window, WINDOW, watch, why))
             return false;
     return true;
-}
-
-void weigh_tokens(const float *received, size_t tokens, float *weight)
-{
-    double sum = 0;
-    size_t t;
-
-    for (t = 0; t < tokens; t++) sum += (double)received[t];
-    for (t = 0; t < tokens; t++)
-        weight[t] = (float)sqrt((double)received[t] * (double)tokens / (sum > 0 ? sum : 1));
 }

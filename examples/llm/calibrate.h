@@ -19,9 +19,4 @@ void calibration_close(calibration *cal);
 bool calibration_windows(calibration *cal, size_t index, size_t begin, size_t end,
                          const observer *watch, failure *why);
 
-/*  Attention sinks: the first token of a text receives most of the attention and is one among
-    hundreds, so an unweighted loss ignores it although everything later depends on it. A token's
-    weight is the square root of its share; the mean share is 1. */
-void weigh_tokens(const float *received, size_t tokens, float *weight);
-
 #endif

@@ -2,7 +2,7 @@
 #include "evaluate.h"
 
 #include "../common/progress.h"
-#include "dense.h"
+#include "../common/dense.h"
 
 #include <math.h>
 

@@ -1,7 +1,7 @@
 /*  linear.c - see linear.h. */
 #include "linear.h"
 
-#include "dense.h"
+#include "../common/dense.h"
 
 /* ---- threads and scratch --------------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 /*  model.c - see model.h. */
 #include "model.h"
 
-#include "dense.h"
+#include "../common/dense.h"
 #include "source.h"
 
 #include <math.h>

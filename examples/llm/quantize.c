@@ -1,6 +1,7 @@
 /*  quantize.c - see quantize.h and pipeline.h. */
 #include "pipeline.h"
 
+#include "../common/dense.h"
 #include "../common/progress.h"
 #include "calibrate.h"
 

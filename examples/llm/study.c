@@ -1,6 +1,7 @@
 /*  study.c - see study.h. */
 #include "study.h"
 
+#include "../common/dense.h"
 #include "../common/progress.h"
 #include "calibrate.h"
 

@@ -28,6 +28,19 @@ make BUILD="$scratch" CC="$compiler" CFLAGS=-O1 "$scratch/llm/llm" >"$scratch/lo
 if "$scratch/llm/llm" LICENSE 2>"$scratch/log"; then fail "llm takes LICENSE for a model"; fi
 grep -q LICENSE "$scratch/log" || fail "llm does not say which file is wrong: $(cat "$scratch/log")"
 
+make BUILD="$scratch" CC="$compiler" CFLAGS='-O1 -DAWQ_NO_SIMD' "$scratch/search/search" \
+    >"$scratch/log" 2>&1 ||
+    { cat "$scratch/log"; fail "examples/search does not link"; }
+"$scratch/search/search" --help | grep -q '^usage:' || fail "search --help prints no usage"
+for arguments in 'query LICENSE LICENSE' 'index examples LICENSE out' 'quantize LICENSE' 'find' \
+    'query a --top' '--top x' ''; do
+    # shellcheck disable=SC2086   # words
+    if "$scratch/search/search" $arguments 2>"$scratch/log"; then
+        fail "search accepts '$arguments'"
+    fi
+    [[ $(wc -l <"$scratch/log") == 1 ]] || fail "search $arguments: $(cat "$scratch/log")"
+done
+
 make BUILD="$scratch" CC="$compiler" CFLAGS='-O1 -DAWQ_NO_SIMD' "$scratch/convert/convert" \
     >"$scratch/log" 2>&1 ||
     { cat "$scratch/log"; fail "examples/convert does not link"; }

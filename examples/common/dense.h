@@ -1,8 +1,8 @@
-/*  dense.h - the fp32 arithmetic of a transformer: matrix products, softmax, norm, gate. In vectors
-    of the width that the compiler was told of, on the calling thread. A token's result does not
-    depend on how many tokens are computed with it. */
-#ifndef LLM_DENSE_H
-#define LLM_DENSE_H
+/*  dense.h - the fp32 arithmetic of a transformer: matrix products, softmax, norms, gates. In
+    vectors of the width that the compiler was told of, on the calling thread. A token's result does
+    not depend on how many tokens are computed with it. */
+#ifndef COMMON_DENSE_H
+#define COMMON_DENSE_H
 
 #include <stddef.h>
 
@@ -23,7 +23,19 @@ double exp_sum(const float *x, size_t count, float *most);
 /*  out = x / sqrt(mean x^2 + epsilon) * weight. */
 void rms_norm(const float *x, size_t count, const float *weight, float epsilon, float *out);
 
+/*  out = (x - mean x) / sqrt(mean (x - mean x)^2 + epsilon) * weight + bias; out may be x. */
+void layer_norm(const float *x, size_t count, const float *weight, const float *bias, float epsilon,
+                float *out);
+
+/*  x = x (1 + erf(x / sqrt 2)) / 2. */
+void gelu(float *x, size_t count);
+
 /*  gate = silu(gate) up. */
 void silu_gate(float *gate, const float *up, size_t count);
+
+/*  Attention sinks: the first token of a text receives most of the attention and is one among
+    hundreds, so an unweighted loss ignores it although everything later depends on it. A token's
+    weight is the square root of its share; the mean share is 1. */
+void weigh_tokens(const float *received, size_t tokens, float *weight);
 
 #endif

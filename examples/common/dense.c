@@ -282,3 +282,60 @@ void silu_gate(float *gate, const float *up, size_t count)
     size_t i;
     for (i = 0; i < count; i++) gate[i] = gate[i] / (1.0f + exp_of(-gate[i])) * up[i];
 }
+
+static float deviation_sum(const float *x, size_t count, float mean)
+{
+    lanes sums = { 0 };
+    float sum;
+    size_t i;
+
+    for (i = 0; i + LANES <= count; i += LANES) {
+        lanes v = load_lanes(x + i) - mean;
+        sums = multiply_add(v, v, sums);
+    }
+    sum = sum_lanes(sums);
+    for (; i < count; i++) sum += (x[i] - mean) * (x[i] - mean);
+    return sum;
+}
+
+void layer_norm(const float *x, size_t count, const float *weight, const float *bias, float epsilon,
+                float *out)
+{
+    float mean = sum_of(x, count) / (float)count;
+    float scale = 1.0f / sqrtf(deviation_sum(x, count, mean) / (float)count + epsilon);
+    size_t i;
+
+    for (i = 0; i < count; i++) out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+}
+
+/*  erf(x) for x >= 0 to 3e-7: Abramowitz and Stegun 7.1.26. */
+static inline float erf_of(float x)
+{
+    float t = 1.0f / (1.0f + 0.3275911f * x), sum = 1.061405429f;
+
+    sum = sum * t - 1.453152027f;
+    sum = sum * t + 1.421413741f;
+    sum = sum * t - 0.284496736f;
+    sum = sum * t + 0.254829592f;
+    return 1.0f - sum * t * exp_of(-x * x);
+}
+
+void gelu(float *x, size_t count)
+{
+    size_t i;
+
+    for (i = 0; i < count; i++) {
+        float size = fabsf(x[i]);
+        x[i] = 0.5f * (x[i] + size * erf_of(size * 0.70710678f));
+    }
+}
+
+void weigh_tokens(const float *received, size_t tokens, float *weight)
+{
+    double sum = 0;
+    size_t t;
+
+    for (t = 0; t < tokens; t++) sum += (double)received[t];
+    for (t = 0; t < tokens; t++)
+        weight[t] = (float)sqrt((double)received[t] * (double)tokens / (sum > 0 ? sum : 1));
+}
