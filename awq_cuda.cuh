@@ -23,14 +23,14 @@
 
     CONTENTS   search for the tag
         >>config >>types >>device
-        >>cuda-calibrate                        statistics, sketch and loss, where the activations are
+        >>cuda-calibrate                  statistics, sketch and loss, where activations are
         >>cuda-repack >>cuda-dequantize >>cuda-matmul
 
     FORMAT   strips of 64 rows, blocks of 128 inputs, three sections: q, scales, zeros
         q       for each strip, for each block: 4 tiles of 16 rows, for each 2 halves of 64 inputs,
                 for each 32 lanes of 16 bytes: 4 words, one for every 16 inputs (a k-step).
                 A word is one lane's share of the A operand of mma.m16n8k16, 16 rows x 16 inputs,
-                nibble n from bit 4 n + 2 on (nibble 7: bits 30, 31, 0, 1), g = lane / 4, t = lane % 4:
+                nibble n from bit 4 n + 2 on (7: bits 30, 31, 0, 1), g = lane / 4, t = lane % 4:
                   nibble    7      6      5      4      3      2      1      0
                   row      g+8    g      g+8    g      g+8    g      g+8    g
                   input    2t+9   2t+9   2t+1   2t+1   2t+8   2t+8   2t     2t
@@ -43,8 +43,8 @@
     RULES
         Stream     everything is queued on cuda.stream; nothing waits, allocates, prints or exits.
                    All calls but awq_cuda_init may be captured into a CUDA graph.
-        Memory     the caller's, on the device unless a function says host. x and the rows of W begin
-                   at multiples of 16 bytes, so their strides are multiples of 8 elements.
+        Memory     the caller's, on the device unless a function says host. The rows of x, and of a
+                   dequantized W, begin at multiples of 16 bytes: strides are multiples of 8.
         Errors     a status, before anything is queued. AWQ_ERR_DEVICE: this GPU, or the code in
                    this binary, cannot do it: cuda.needs says which capability would do.
                    AWQ_ERR_CUDA: the runtime failed at the launch: cuda.error says how.
@@ -58,8 +58,8 @@
         AWQ_STATIC, AWQDEF              as in awq.h
 
     LIMITATIONS
-        4 bits. Groups of 32, 64, 128 or the whole row; in_features a multiple of 8. Tensor cores from
-        sm_80 on; below that, and on AMD, the portable kernels do everything.
+        4 bits. Groups of 32, 64, 128 or the whole row; in_features a multiple of 8. Tensor cores
+        from sm_80 on; below that, and on AMD, the portable kernels do everything.
 
     Licence: MIT, see the end of awq.h.
 */
@@ -138,6 +138,7 @@ typedef struct awq_cuda_stats {
     size_t    in_features;
     size_t    sketch_rows;  /* 0: no sketch                                                       */
     uint64_t  sketch_seed;
+    uint64_t  first_token;  /* as in awq_stats; 0, or set it before the first token               */
     uint64_t *count;        /* [1]                                                                */
     double   *weight;       /* [1]                                                                */
     double   *abs_sum, *sq_sum;     /* [in_features]                                              */
@@ -168,7 +169,8 @@ AWQDEF awq_status awq_cuda_stats_add(awq_cuda *cuda, awq_cuda_stats *stats, awq_
 
 /*  awq_cuda_stats_copy  -  to an awq_stats of the same shape on the host, queued on the stream
 
-    Shapes    in_features, sketch_rows and sketch_seed as of `to`, which may have no Gram matrix
+    Shapes    in_features, sketch_rows, sketch_seed and first_token as of `to`, which may have no
+              Gram matrix
     Errors    NULL, SHAPE, CUDA. Wait for the stream before `to` is read.                         */
 AWQDEF awq_status awq_cuda_stats_copy(awq_cuda *cuda, const awq_cuda_stats *from, awq_stats *to);
 
@@ -177,9 +179,9 @@ AWQDEF awq_status awq_cuda_stats_copy(awq_cuda *cuda, const awq_cuda_stats *from
     Formula   loss[0] = sum over rows r, tokens t of w_t (d_r . x_t)^2,  d = Q(W s) / s - W;  inf
               where awq_quantize would refuse a group. Divide by out_features and the tokens' weight
               (sketch: stats weight) for awq_search's.
-    Shapes    weight (out_features, in_features) any dtype; scale [in_features] or NULL; x (tokens or
-              sketch_rows, in_features) any dtype; token_weight [tokens] or NULL; loss [1]; all on
-              the device
+    Shapes    weight (out_features, in_features) any dtype; scale [in_features] or NULL; x (tokens
+              or sketch_rows, in_features) any dtype; token_weight [tokens] or NULL; loss [1]; all
+              on the device
     Memory    scratch: awq_cuda_loss_size() bytes on the device, aligned to 16; 0 from it: overflow
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY, CUDA
     Numerics  d has the bits of awq_fake_quantize; dots in fp32, squares and sums in double in a
@@ -201,8 +203,8 @@ AWQDEF awq_status awq_cuda_loss(awq_cuda *cuda, awq_quant quant, awq_matrix weig
     Shapes    any out_features; in_features a multiple of 8
     Memory    host or device, aligned to 16 bytes (128 is fastest); not touched. The size is 0
               where init would fail.
-    Errors    NULL, SHAPE (0, 2^31, or beyond 2^31 tiles), CONFIG (bits is not 4), DTYPE (dtype is not
-              fp16 or bf16), IN_FEATURES, GROUP_SIZE, MEMORY                                      */
+    Errors    NULL, SHAPE (0, 2^31, or beyond 2^31 tiles), CONFIG (bits is not 4), DTYPE (dtype is
+              not fp16 or bf16), IN_FEATURES, GROUP_SIZE, MEMORY                                  */
 AWQDEF size_t     awq_cuda_tensor_size(awq_quant quant, size_t out_features, size_t in_features,
                                        awq_dtype dtype);
 AWQDEF awq_status awq_cuda_tensor_init(awq_cuda_tensor *tensor, awq_quant quant,
@@ -263,14 +265,14 @@ typedef enum awq_cuda_kernel {
     AWQ_CUDA_WGMMA    = 3   /* any tokens, sm_90a: a warpgroup's tensor cores                     */
 } awq_cuda_kernel;
 
-/*  What awq_cuda_matmul runs for this many tokens. Never AWQ_CUDA_WGMMA: it has not yet run on a GPU
-    (make gpu checks and times it).                                                               */
+/*  What awq_cuda_matmul runs for this many tokens. Never AWQ_CUDA_WGMMA: it has not yet run on a
+    GPU (make gpu checks and times it).                                                           */
 AWQDEF awq_cuda_kernel awq_cuda_pick(const awq_cuda *cuda, const awq_cuda_tensor *tensor,
                                      size_t tokens);
 
-/*  Bytes of workspace for every call with 1 .. max_tokens tokens, whatever the tensor. Zero it once;
-    every call leaves its counters, the first bytes of it, at zero. Calls on one stream share it. It
-    may be NULL where this is 0, and is not touched where tiles need not be cut.                  */
+/*  Bytes of workspace for every call with 1 .. max_tokens tokens, whatever the tensor. Zero it
+    once; every call leaves its counters, the first bytes of it, at zero. Calls on one stream share
+    it. It may be NULL where this is 0, and is not touched where tiles need not be cut.           */
 AWQDEF size_t awq_cuda_workspace_size(const awq_cuda *cuda, size_t max_tokens);
 
 /*  awq_cuda_matmul, awq_cuda_matmul_with  -  apply a linear to a batch of tokens
@@ -383,8 +385,8 @@ template <int N> AWQ_CUDA__DEVICE void awq_cuda__cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
 }
 
-/* Four 8 x 8 matrices of 16-bit numbers; lane l brings the address of row l % 8 of matrix l / 8, and
-   gets elements 2 (l % 4), + 1 of row l / 4 of each. */
+/* Four 8 x 8 matrices of 16-bit numbers; lane l brings the address of row l % 8 of matrix l / 8,
+   and gets elements 2 (l % 4), + 1 of row l / 4 of each. */
 AWQ_CUDA__DEVICE void awq_cuda__ldmatrix_x4(unsigned *r, const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -430,8 +432,8 @@ AWQ_CUDA__DEVICE void awq_cuda__fence_proxy() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-/* Rows of 128 bytes whose 16-byte chunks are exchanged by chunk ^ (row % 8), 8 rows in 1024 bytes: the
-   128-byte swizzle. The address is a multiple of 1024, or 32, 64, 96 bytes beyond one. */
+/* Rows of 128 bytes whose 16-byte chunks are exchanged by chunk ^ (row % 8), 8 rows in 1024 bytes:
+   the 128-byte swizzle. The address is a multiple of 1024, or 32, 64, 96 bytes beyond one. */
 AWQ_CUDA__DEVICE uint64_t awq_cuda__wgmma_descriptor(const void *shared) {
     const uint64_t address = (awq_cuda__address(shared) & 0x3ffffu) >> 4;
     return address | 1ull << 16 | 64ull << 32 | 1ull << 62;
@@ -499,17 +501,6 @@ AWQ_CUDA__DEVICE void awq_cuda__wgmma_m64n128k16_bf16(float (&d)[64], const unsi
 
 #endif
 
-/* Read once: past the L1 cache, first to leave the L2. */
-#ifndef AWQ_CUDA_EMULATED
-AWQ_CUDA__DEVICE uint4 awq_cuda__load_stream(const uint4 *p) {
-#if AWQ_CUDA__HIP
-    return *p;
-#else
-    return __ldcs(p);
-#endif
-}
-#endif
-
 /* =================================================================================================
    >>numbers   fp16 and bf16 as bits, alone and in pairs
    ============================================================================================== */
@@ -550,8 +541,8 @@ AWQ_CUDA__BOTH uint16_t awq_cuda__float_to_bf16(float x) {
 }
 
 #if AWQ_CUDA__TENSOR
-/* Two fields of a word, one in each half, become a pair of numbers: the mask leaves four bits of the
-   mantissa, the offset brings exponents that make the lowest of them worth 1. */
+/* Two fields of a word, one in each half, become a pair of numbers: the mask leaves four bits of
+   the mantissa, the offset brings exponents that make the lowest of them worth 1. */
 AWQ_CUDA__DEVICE unsigned awq_cuda__take(unsigned word, unsigned mask, unsigned offset) {
     return awq_cuda__lop3<(0xf0 & 0xcc) | 0xaa>(word, mask, offset);
 }
@@ -834,7 +825,7 @@ awq_cuda__draw_rows(awq_cuda__stats_job job) {
     const unsigned *numbers = before + at * AWQ_CUDA__TOKENS;
     token.root = __fsqrt_rn(token.weight);
     if (token.weight > 0 && job.stats.sketch)
-        awq_cuda__draw_row(job.stats, count + numbers[t] - 1, &token);
+        awq_cuda__draw_row(job.stats, job.stats.first_token + count + numbers[t] - 1, &token);
     if (t < job.tokens) static_cast<awq_cuda__token *>(job.stats.tokens)[t] = token;
     if (t != 0) return;
     *job.stats.count = count + numbers[AWQ_CUDA__TOKENS - 1];
@@ -892,6 +883,7 @@ AWQDEF awq_status awq_cuda_stats_init(awq_cuda *cuda, awq_cuda_stats *stats, siz
     stats->in_features = in_features;
     stats->sketch_rows = sketch_rows;
     stats->sketch_seed = sketch_seed;
+    stats->first_token = 0;
     stats->count = reinterpret_cast<uint64_t *>(bytes);
     stats->weight = reinterpret_cast<double *>(bytes + 8);
     stats->tokens = bytes + 16;
@@ -939,7 +931,7 @@ AWQDEF awq_status awq_cuda_stats_copy(awq_cuda *cuda, const awq_cuda_stats *from
     if (!cuda || !from || !from->count || !to || !to->abs_max) return AWQ_ERR_NULL;
     n = from->in_features;
     if (to->in_features != n || to->sketch_rows != from->sketch_rows ||
-        to->sketch_seed != from->sketch_seed || to->gram)
+        to->sketch_seed != from->sketch_seed || to->first_token != from->first_token || to->gram)
         return AWQ_ERR_SHAPE;
     struct { void *to; const void *from; size_t size; } copies[6] = {
         { &to->count, from->count, 8 },
@@ -1055,8 +1047,8 @@ static __global__ void __launch_bounds__(128) awq_cuda__errors(awq_cuda__loss_jo
 /* 64 rows of d times 64 tokens of x, 4 x 4 of each thread; the squares are summed in double. */
 static __global__ void __launch_bounds__(256) awq_cuda__squares(awq_cuda__loss_job job) {
     AWQ_CUDA__SHARED(shared);
-    float(*d)[AWQ_CUDA__LOSS_TILE + 4] = reinterpret_cast<float(*)[AWQ_CUDA__LOSS_TILE + 4]>(shared);
-    float(*x)[AWQ_CUDA__LOSS_TILE + 4] = d + AWQ_CUDA__LOSS_STEP;
+    typedef float line[AWQ_CUDA__LOSS_TILE + 4];
+    line *d = reinterpret_cast<line *>(shared), *x = d + AWQ_CUDA__LOSS_STEP;
     double *sums = reinterpret_cast<double *>(shared);
     const unsigned row = blockIdx.x * AWQ_CUDA__LOSS_TILE, token = blockIdx.y * AWQ_CUDA__LOSS_TILE;
     const unsigned r = threadIdx.x / 16 * 4, t = threadIdx.x % 16 * 4;
@@ -1483,7 +1475,8 @@ static __global__ void __launch_bounds__(128) awq_cuda__dequantize(awq_cuda__deq
         const uint16_t *scale = w.scales + ((group + k / step) * 8 + lane / 4) * 8 + tile * 2;
         unsigned zero = awq_cuda__zero_byte(w.zeros, group + k / step, lane / 4, tile);
         for (unsigned n = 0; n < 8; n++) {
-            int u = static_cast<int>(awq_cuda__get(word, n)) - static_cast<int>(zero >> n % 2 * 4 & 15u);
+            int u = static_cast<int>(awq_cuda__get(word, n)) -
+                    static_cast<int>(zero >> n % 2 * 4 & 15u);
             rows[(awq_cuda__row_of(0, lane, n)) * AWQ_CUDA__DEQUANTIZE_STRIDE +
                  awq_cuda__input_of(k / 4, k % 4, lane, n)] =
                 T::from_float(static_cast<float>(u) * T::to_float(scale[n % 2]));
@@ -1524,8 +1517,8 @@ AWQDEF awq_status awq_cuda_dequantize(awq_cuda *cuda, const awq_cuda_tensor *ten
 /* =================================================================================================
    >>stripes   how thread blocks share the work of a matmul
 
-   A tile of y (rows x tokens) takes all blocks of 128 inputs of its rows: units. All units in a row,
-   tile after tile, are cut into equal stripes, one per thread block, so that no multiprocessor
+   A tile of y (rows x tokens) takes all blocks of 128 inputs of its rows: units. All units in a
+   row, tile after tile, are cut into equal stripes, one per thread block, so that no multiprocessor
    waits for another however many tiles there are. Where a cut falls into a tile, each thread block
    leaves its part of the sums in the workspace and counts itself; the last one adds all parts in
    the order of the blocks, whoever it is, so the result does not depend on when they ran.
@@ -1540,7 +1533,7 @@ struct awq_cuda__matmul_job {
     unsigned row_tiles, token_tiles;
     unsigned units;         /* of one thread block */
     unsigned stages;        /* of its ring, 2 .. AWQ_CUDA__GEMM_STAGES */
-    unsigned *counters;     /* [thread blocks] how many have left their part of the tile it begins */
+    unsigned *counters;     /* [thread blocks] parts there are of the tile that it begins */
     float *partials;        /* [2 * thread blocks][tokens of a tile][rows of a tile] */
 };
 
@@ -1560,7 +1553,8 @@ AWQ_CUDA__DEVICE void awq_cuda__store(const awq_cuda__matmul_job &job, unsigned 
 
 struct awq_cuda__place { unsigned row_tile, token_tile; };
 
-AWQ_CUDA__DEVICE awq_cuda__place awq_cuda__place_of(const awq_cuda__matmul_job &job, unsigned tile) {
+AWQ_CUDA__DEVICE awq_cuda__place awq_cuda__place_of(const awq_cuda__matmul_job &job,
+                                                    unsigned tile) {
     unsigned super = tile / (AWQ_CUDA__SUPER * job.token_tiles) * AWQ_CUDA__SUPER;
     unsigned rows = job.row_tiles - super < AWQ_CUDA__SUPER ? job.row_tiles - super
                                                             : AWQ_CUDA__SUPER;
@@ -1596,8 +1590,8 @@ AWQ_CUDA__DEVICE bool awq_cuda__is_last(unsigned *counter, unsigned parts, unsig
     return last;
 }
 
-/* sums [parts][tokens][rows + 4] in shared memory become y, or this thread block's part of it. Every
-   thread comes, after a barrier. */
+/* sums [parts][tokens][rows + 4] in shared memory become y, or this thread block's part of it.
+   Every thread comes, after a barrier. */
 template <typename T, unsigned ROWS>
 AWQ_CUDA__DEVICE void awq_cuda__finish(const awq_cuda__matmul_job &job, unsigned tile,
                                        unsigned tokens, const float *sums, unsigned parts,
@@ -1695,7 +1689,8 @@ AWQ_CUDA__DEVICE unsigned awq_cuda__word(const uint4 &v, unsigned i) {
 
 /* Rows of x in shared memory are 128 inputs, 16 chunks of 16 bytes, exchanged so that 8 rows of a
    chunk lie in different banks. */
-AWQ_CUDA__DEVICE unsigned char *awq_cuda__x_chunk(unsigned char *x, unsigned token, unsigned chunk) {
+AWQ_CUDA__DEVICE unsigned char *awq_cuda__x_chunk(unsigned char *x, unsigned token,
+                                                  unsigned chunk) {
     return x + token * (AWQ_CUDA__BLOCK * 2) + (chunk ^ (token & 7u)) * 16;
 }
 
@@ -2037,8 +2032,9 @@ AWQ_CUDA__DEVICE void awq_cuda__gemm_leave(unsigned first, bool add, float (*sum
         for (unsigned n = 0; n < N; n++)
 #pragma unroll
             for (unsigned e = 0; e < 4; e++) {
-                float *at = sums + (first + n * 8 + lane % 4 * 2 + e % 2) * (AWQ_CUDA__GEMM_ROWS + 4) +
-                            quarter * 32 + i * 16 + lane / 4 + e / 2 * 8;
+                const unsigned token = first + n * 8 + lane % 4 * 2 + e % 2;
+                float *at = sums + token * (AWQ_CUDA__GEMM_ROWS + 4) + quarter * 32 + i * 16 +
+                            lane / 4 + e / 2 * 8;
                 *at = add ? *at + sum[i][n][e] : sum[i][n][e];
                 sum[i][n][e] = 0;
             }
@@ -2107,8 +2103,8 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
 
    Two warpgroups, each with two strips of 64 rows, a tile of 16 rows per warp: the words are the A
    operand of wgmma as they are of mma. Weights become numbers in registers while the tensor cores
-   work on the 16 inputs before; x is read from shared memory by the tensor cores themselves. Between
-   tiles the ring is empty, and holds the sums.
+   work on the 16 inputs before; x is read from shared memory by the tensor cores themselves.
+   Between tiles the ring is empty, and holds the sums.
    ============================================================================================== */
 
 #define AWQ_CUDA__WGMMA_ROWS   256
@@ -2157,8 +2153,8 @@ AWQ_CUDA__DEVICE void awq_cuda__wgmma_fetch(const awq_cuda__matmul_job &job, awq
 
 /* sum += one block of inputs: two strips of this warpgroup, from `strip` of the stage on */
 template <typename T, unsigned GROUPS>
-AWQ_CUDA__DEVICE void awq_cuda__wgmma_add(const unsigned char *stage, unsigned strip, bool symmetric,
-                                          float (&low)[64], float (&high)[64]) {
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_add(const unsigned char *stage, unsigned strip,
+                                          bool symmetric, float (&low)[64], float (&high)[64]) {
     const unsigned lane = threadIdx.x % 32, tile = threadIdx.x / 32 % 4, g = lane / 4;
     const uint4 *q = reinterpret_cast<const uint4 *>(stage + AWQ_CUDA__WGMMA_X +
                                                      strip * AWQ_CUDA__TILE) + lane;
@@ -2265,8 +2261,8 @@ static __global__ void __launch_bounds__(256, 1) awq_cuda__wgmma(awq_cuda__matmu
 #define AWQ_CUDA__PORTABLE_WARPS  4
 #define AWQ_CUDA__PORTABLE_TOKENS 4
 
-/* One strip and 4 tokens; 4 sets of 32 threads take every fourth block of inputs. A thread reads the
-   weights of one lane: 8 rows, of which it keeps the sums of its inputs. */
+/* One strip and 4 tokens; 4 sets of 32 threads take every fourth block of inputs. A thread reads
+   the weights of one lane: 8 rows, of which it keeps the sums of its inputs. */
 template <typename T>
 static __global__ void __launch_bounds__(32 * AWQ_CUDA__PORTABLE_WARPS)
 awq_cuda__portable(awq_cuda__matmul_job job) {
@@ -2280,14 +2276,15 @@ awq_cuda__portable(awq_cuda__matmul_job job) {
         for (unsigned block = warp; block < w.blocks; block += AWQ_CUDA__PORTABLE_WARPS) {
             size_t group = awq_cuda__group_at(w, strip, block);
             for (unsigned k = 0; k < 8; k++) {
-                const uint4 *q = awq_cuda__tile_at(w, strip, block) + (tile * 2 + k / 4) * 32 + lane;
-                unsigned word = reinterpret_cast<const unsigned *>(q)[k % 4];
+                const uint4 *q = awq_cuda__tile_at(w, strip, block) + tile * 64 + lane;
+                unsigned word = reinterpret_cast<const unsigned *>(q + k / 4 * 32)[k % 4];
                 const uint16_t *s = w.scales + ((group + k / step) * 8 + lane / 4) * 8 + tile * 2;
                 unsigned zero = awq_cuda__zero_byte(w.zeros, group + k / step, lane / 4, tile);
                 float scale[2] = { T::to_float(s[0]), T::to_float(s[1]) };
 #pragma unroll
                 for (unsigned n = 0; n < 8; n++) {
-                    unsigned c = block * AWQ_CUDA__BLOCK + awq_cuda__input_of(k / 4, k % 4, lane, n);
+                    unsigned c = block * AWQ_CUDA__BLOCK +
+                                 awq_cuda__input_of(k / 4, k % 4, lane, n);
                     float v = static_cast<float>(static_cast<int>(awq_cuda__get(word, n)) -
                                                  static_cast<int>(zero >> n % 2 * 4 & 15u)) *
                               scale[n % 2];
@@ -2303,7 +2300,8 @@ awq_cuda__portable(awq_cuda__matmul_job job) {
                      awq_cuda__row_of(tile, lane, n)] = sum[n][t];
     }
     __syncthreads();
-    for (unsigned i = threadIdx.x; i < AWQ_CUDA__PORTABLE_TOKENS * AWQ_CUDA__STRIP; i += blockDim.x) {
+    for (unsigned i = threadIdx.x; i < AWQ_CUDA__PORTABLE_TOKENS * AWQ_CUDA__STRIP;
+         i += blockDim.x) {
         float sum = 0;
         for (unsigned p = 0; p < AWQ_CUDA__PORTABLE_WARPS * 4; p++)
             sum += sums[p * AWQ_CUDA__PORTABLE_TOKENS * AWQ_CUDA__STRIP + i];
@@ -2389,7 +2387,8 @@ static unsigned awq_cuda__gemm_stages(const awq_cuda *cuda, const awq_cuda__weig
     const size_t sums = 128 + tokens * (AWQ_CUDA__GEMM_ROWS + 4) * 4;
     if (cuda->shared_size < sums) return 0;
     return static_cast<unsigned>(
-        awq_cuda__min((cuda->shared_size - sums) / awq_cuda__gemm_stage_size(w->block_groups, tokens),
+        awq_cuda__min((cuda->shared_size - sums) /
+                          awq_cuda__gemm_stage_size(w->block_groups, tokens),
                       AWQ_CUDA__GEMM_STAGES));
 }
 

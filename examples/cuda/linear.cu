@@ -23,7 +23,8 @@ static void need(bool good, const char *what, const char *why) {
 static void *to_device(const void *bytes, size_t size) {
     void *memory = NULL;
     CUDA(cudaMalloc(&memory, size));
-    CUDA(bytes ? cudaMemcpy(memory, bytes, size, cudaMemcpyHostToDevice) : cudaMemset(memory, 0, size));
+    CUDA(bytes ? cudaMemcpy(memory, bytes, size, cudaMemcpyHostToDevice)
+               : cudaMemset(memory, 0, size));
     return memory;
 }
 
@@ -49,8 +50,8 @@ int main() {
     AWQ(awq_packed_open(&packed, bytes.data(), bytes.size()));
     AWQ(awq_prepare(&cpu, 128, AWQ_A16, awq_matrix_view(x.data(), AWQ_F32, most, in), NULL,
                     prepared.data(), prepared.size() * 4, 0, most, &ready, NULL));
-    AWQ(awq_matmul(&cpu, &packed, &ready, NULL, awq_matrix_view(expected.data(), AWQ_F32, most, out),
-                   0, out));
+    AWQ(awq_matmul(&cpu, &packed, &ready, NULL,
+                   awq_matrix_view(expected.data(), AWQ_F32, most, out), 0, out));
 
     /* on the device, once: the packed bytes become what the kernels read */
     awq_cuda cuda;
@@ -64,7 +65,8 @@ int main() {
     AWQ(awq_cuda_repack(&cuda, &packed, &linear));
     cuda.workspace_size = awq_cuda_workspace_size(&cuda, most);
     cuda.workspace = to_device(NULL, cuda.workspace_size + 1);
-    void *x_device = to_device(x16.data(), x16.size() * 2), *y_device = to_device(NULL, y16.size() * 2);
+    void *x_device = to_device(x16.data(), x16.size() * 2);
+    void *y_device = to_device(NULL, y16.size() * 2);
 
     /* every batch: one call on the stream */
     for (size_t tokens : { 1, 8, 16, 64, 200 }) {
