@@ -11,8 +11,8 @@ if [[ ! -e $folder/include/nccl.h ]]; then
     [[ -e $folder/include/nccl.h ]] ||
         skip 'no nccl.h (libnccl-dev, or pip install nvidia-nccl-cu13 and NCCL=.../nvidia/nccl)'
 fi
-library=$(find -L "$folder/lib" "$folder/lib/x86_64-linux-gnu" -maxdepth 1 -name 'libnccl.so*' \
-               2>/dev/null | head -1)
+library=$(find -L "$folder/lib" "$folder/lib/$(uname -m)-linux-gnu" -maxdepth 1 -name 'libnccl.so*' \
+               2>/dev/null | head -1 || true)
 [[ -n $library ]] || skip "nccl.h in $folder/include has no libnccl.so beside it"
 cd "$root"
 nvcc -std=c++17 -arch=sm_90 -I. -I"$folder/include" --Werror all-warnings \
