@@ -152,9 +152,11 @@ static void test_product_arguments(const call &good)
     expect_refusal(good, AWQ_ERR_RANGE, "2^32 tokens", [](call *c) {
         c->x.rows = c->y.rows = c->residual.rows = size_t(1) << 32;
     });
-    expect_refusal(good, AWQ_ERR_CONFIG, "no such kernel",
-                   [](call *c) { c->kernel = awq_cuda_kernel(AWQ_CUDA_WGMMA + 1); });
-    expect_refusal(good, AWQ_ERR_DEVICE, "wgmma, which is not emulated",
+    expect_refusal(good, AWQ_ERR_CONFIG, "no such kernel", [](call *c) {
+        const int none = 17;
+        memcpy(&c->kernel, &none, sizeof c->kernel);
+    });
+    expect_refusal(good, AWQ_ERR_DEVICE, "no wgmma here",
                    [](call *c) { c->kernel = AWQ_CUDA_WGMMA; });
     expect_refusal(good, AWQ_OK, "no tokens",
                    [](call *c) { c->x.rows = c->y.rows = c->residual.rows = 0; });
