@@ -103,10 +103,10 @@ static loss_bound define_loss(awq_quant quant, awq_matrix weight, const float *s
                 const double w = at(weight, row, c);
                 const double d = quantized[row * weight.cols + c] - w;
                 y += d * at(x, token, c);
-                size += (std::fabs(d) + power_of_two(-22) * std::fabs(w))
+                size += (std::fabs(d) * double(weight.cols + 2) + 2 * std::fabs(w))
                       * std::fabs(at(x, token, c));
             }
-            const double off = size * double(weight.cols + 2) * power_of_two(-23);
+            const double off = size * power_of_two(-23);    /* of d's sum, and of d in fp32 */
             const double w = token_weight ? double(token_weight[token]) : 1;
             b.loss += w * y * y;
             b.slack += w * off * (2 * std::fabs(y) + off);
