@@ -138,6 +138,7 @@ typedef struct awq_cuda_stats {
     size_t    in_features;
     size_t    sketch_rows;  /* 0: no sketch                                                       */
     uint64_t  sketch_seed;
+    uint64_t  first_token;  /* as in awq_stats; 0, or set it before the first token               */
     uint64_t *count;        /* [1]                                                                */
     double   *weight;       /* [1]                                                                */
     double   *abs_sum, *sq_sum;     /* [in_features]                                              */
@@ -168,7 +169,8 @@ AWQDEF awq_status awq_cuda_stats_add(awq_cuda *cuda, awq_cuda_stats *stats, awq_
 
 /*  awq_cuda_stats_copy  -  to an awq_stats of the same shape on the host, queued on the stream
 
-    Shapes    in_features, sketch_rows and sketch_seed as of `to`, which may have no Gram matrix
+    Shapes    in_features, sketch_rows, sketch_seed and first_token as of `to`, which may have no
+              Gram matrix
     Errors    NULL, SHAPE, CUDA. Wait for the stream before `to` is read.                         */
 AWQDEF awq_status awq_cuda_stats_copy(awq_cuda *cuda, const awq_cuda_stats *from, awq_stats *to);
 
@@ -823,7 +825,7 @@ awq_cuda__draw_rows(awq_cuda__stats_job job) {
     const unsigned *numbers = before + at * AWQ_CUDA__TOKENS;
     token.root = __fsqrt_rn(token.weight);
     if (token.weight > 0 && job.stats.sketch)
-        awq_cuda__draw_row(job.stats, count + numbers[t] - 1, &token);
+        awq_cuda__draw_row(job.stats, job.stats.first_token + count + numbers[t] - 1, &token);
     if (t < job.tokens) static_cast<awq_cuda__token *>(job.stats.tokens)[t] = token;
     if (t != 0) return;
     *job.stats.count = count + numbers[AWQ_CUDA__TOKENS - 1];
@@ -881,6 +883,7 @@ AWQDEF awq_status awq_cuda_stats_init(awq_cuda *cuda, awq_cuda_stats *stats, siz
     stats->in_features = in_features;
     stats->sketch_rows = sketch_rows;
     stats->sketch_seed = sketch_seed;
+    stats->first_token = 0;
     stats->count = reinterpret_cast<uint64_t *>(bytes);
     stats->weight = reinterpret_cast<double *>(bytes + 8);
     stats->tokens = bytes + 16;
@@ -928,7 +931,7 @@ AWQDEF awq_status awq_cuda_stats_copy(awq_cuda *cuda, const awq_cuda_stats *from
     if (!cuda || !from || !from->count || !to || !to->abs_max) return AWQ_ERR_NULL;
     n = from->in_features;
     if (to->in_features != n || to->sketch_rows != from->sketch_rows ||
-        to->sketch_seed != from->sketch_seed || to->gram)
+        to->sketch_seed != from->sketch_seed || to->first_token != from->first_token || to->gram)
         return AWQ_ERR_SHAPE;
     struct { void *to; const void *from; size_t size; } copies[6] = {
         { &to->count, from->count, 8 },

@@ -64,6 +64,7 @@ static void check_stats(rng *r, size_t tokens)
     awq_cuda_stats stats;
     CHECK(awq_cuda_stats_init(&cuda, &stats, in_features, sketch_rows, seed, device_alloc(size), size)
           == AWQ_OK, "awq_cuda_stats_init");
+    stats.first_token = expected.stats.first_token = got.stats.first_token = rng_below(r, 1000);
     pool p = { };
     const awq_matrix x = random_matrix(&p, r, tokens, in_features, 3), there = on_device(x);
     const std::vector<float> weights = random_weights(r, tokens, true);
@@ -89,7 +90,8 @@ static void check_stats(rng *r, size_t tokens)
 
 struct loss_bound { double loss, slack; };
 
-/*  From the definition of the quantizer. Dots of `cols` products are in fp32, the rest in double. */
+/*  From the definition of the quantizer, which leaves the quotient by s in double. In fp32 are that
+    quotient, near w, and dots of `cols` products.                                                */
 static loss_bound define_loss(awq_quant quant, awq_matrix weight, const float *scale, awq_matrix x,
                               const float *token_weight)
 {
@@ -98,15 +100,14 @@ static loss_bound define_loss(awq_quant quant, awq_matrix weight, const float *s
     loss_bound b = { 0, 0 };
     for (size_t row = 0; row < weight.rows; row++) {
         for (size_t token = 0; token < x.rows; token++) {
-            double y = 0, size = 0;
+            double y = 0, off = 0;
             for (size_t c = 0; c < weight.cols; c++) {
                 const double w = at(weight, row, c);
                 const double d = quantized[row * weight.cols + c] - w;
                 y += d * at(x, token, c);
-                size += (std::fabs(d) * double(weight.cols + 2) + 2 * std::fabs(w))
-                      * std::fabs(at(x, token, c));
+                off += power_of_two(-23) * std::fabs(at(x, token, c))
+                     * (std::fabs(d) * double(weight.cols + 2) + std::fabs(w));
             }
-            const double off = size * power_of_two(-23);    /* of d's sum, and of d in fp32 */
             const double w = token_weight ? double(token_weight[token]) : 1;
             b.loss += w * y * y;
             b.slack += w * off * (2 * std::fabs(y) + off);
