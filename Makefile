@@ -28,8 +28,10 @@ help:
 	@echo 'make search      semantic search: quantize a sentence encoder, index FOLDER=, ask; MODEL='
 	@echo 'make web         the same in a browser, served on PORT=8000'
 	@echo 'make convert     other layouts for a quantized model; ARGS="IN --list", "IN OUT --to gptq"'
+	@echo 'make mpi         quantize and run that LLM by several processes (Open MPI); RANKS="1 2 3 4"'
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'
+	@echo 'make test-cuda   the CUDA header: all cases under emulation, every architecture compiled'
 	@echo 'make golden      the reference cases in GOLDEN=folder'
 	@echo 'make fuzz        the readers of foreign files under libFuzzer; RUNS=10000000'
 	@echo 'make mutants     plant bugs; each must turn the tests red (an hour)'
@@ -90,6 +92,18 @@ $(BUILD)/convert/convert: $(CONVERT) $(wildcard examples/convert/*.h examples/ll
 	@mkdir -p $(@D)
 	$(CC) $(EXAMPLE_CFLAGS) $(CONVERT) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
 
+# The parts of examples/llm without its main program.
+LLM_PARTS = $(filter-out %/main.c %/study.c,$(wildcard examples/llm/*.c)) $(COMMON)
+
+mpi: $(BUILD)/mpi/mpi
+	MODEL='$(MODEL)' CALIB='$(CALIB)' RANKS='$(RANKS)' sh examples/mpi/run.sh $(BUILD)/mpi $(ARGS)
+
+$(BUILD)/mpi/mpi: $(wildcard examples/mpi/*.c examples/mpi/*.h examples/llm/*.h) $(LLM_PARTS) $(FORMATS) $(HEADERS)
+	@$(NEED) cc json mpi
+	@mkdir -p $(@D)
+	OMPI_CC='$(CC)' mpicc $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/mpi $(wildcard examples/mpi/*.c) $(LLM_PARTS) $(FORMATS) \
+	    -o $@ $(EXAMPLE_LIBS) -ljansson
+
 # ---- tests ---------------------------------------------------------------------------------------
 
 test: tools
@@ -105,6 +119,12 @@ golden: tools
 
 sanitize: tools
 	AWQ_SANITIZE_SIMD=1 bash tests/scripts/sanitize.sh $(BUILD)/sanitize-simd
+
+test-cuda: tools
+	cmake -S . -B $(BUILD)
+	cmake --build $(BUILD) --parallel $(JOBS) --target test_cuda_emu test_cuda_75 test_cuda_80
+	cd $(BUILD) && AWQ_TEST_FULL=1 ctest --output-on-failure --parallel $(JOBS) -R test_cuda
+	bash tests/scripts/cuda.sh 75 80 86 89 90a 100a 120a ptx || test $$? = 77
 
 fuzz:
 	@$(NEED) cc pkg-config json clang fuzzer
@@ -170,6 +190,7 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help demo llm search web convert test test-web golden sanitize fuzz mutants firmware board test-isa count-isa \
+.PHONY: help demo llm search web convert mpi test test-cuda test-web golden sanitize fuzz mutants \
+        firmware board test-isa count-isa \
         tools bench bench-build bench-peers bench-report install clean
 .DEFAULT_GOAL := help

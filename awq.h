@@ -160,13 +160,15 @@ extern "C" {
     X(AWQ_ERR_ASYMMETRIC,  -17, "a zero point is not 8, and the target is symmetric")              \
     X(AWQ_ERR_ZERO_POINT,  -18, "the target cannot hold a zero point (GPTQ v1: 0; 4 bits: 16)")    \
     X(AWQ_ERR_ROUNDING,    -19, "the target cannot hold a value exactly, and may not round it")    \
-    X(AWQ_ERR_ACT_ORDER,   -20, "group_index is not k / group_size: act order is not supported")
+    X(AWQ_ERR_ACT_ORDER,   -20, "group_index is not k / group_size: act order is not supported")   \
+    X(AWQ_ERR_DEVICE,      -21, "this GPU, or the code in this binary, cannot do it (awq_cuda.cuh)")\
+    X(AWQ_ERR_CUDA,        -22, "the CUDA runtime failed; awq_cuda.error says how (awq_cuda.cuh)")
 
 typedef enum awq_status {
 #define AWQ__X(name, value, text) name = value,
     AWQ_STATUS_LIST(AWQ__X)
 #undef AWQ__X
-    AWQ_STATUS_END = -21
+    AWQ_STATUS_END = -23
 } awq_status;
 
 typedef enum awq_dtype { AWQ_F32 = 0, AWQ_F16 = 1, AWQ_BF16 = 2 } awq_dtype;
@@ -242,7 +244,9 @@ AWQDEF int         awq_version(void);
 typedef struct awq_stats {
     size_t    in_features;
     size_t    sketch_rows;  /* 0: no sketch; 128 .. 512 are useful                                */
-    uint64_t  sketch_seed;  /* of rows and signs; give every shard another one                    */
+    uint64_t  sketch_seed;  /* of rows and signs: another one for every shard, or for all the same */
+    uint64_t  first_token;  /* and here how many tokens of weight > 0 come before this shard's: then
+                               the merged sketch is that of one pass, to within its rounding. 0   */
     uint64_t  count;        /* tokens of weight > 0                                               */
     double    weight;       /* sum of w                                                           */
     float    *abs_max;      /* [in_features]               max |x| (not weighted)                 */
@@ -552,7 +556,9 @@ typedef enum awq_order {
 typedef struct awq_hessian {
     size_t       in_features;
     const float *gram;          /* [in_features][in_features], both triangles                     */
-    float       *factor;        /* the same shape: L, lower, L L^T = H + damping, rows in `order` */
+    float       *factor;        /* the same shape: L, L L^T = H + damping, rows in `order`; above
+                                   the diagonal stands L^T                                        */
+    float       *added;         /* [in_features] the damping of row i                             */
     uint32_t    *order;         /* [in_features] channel of row i; the last row is rounded first  */
 } awq_hessian;
 
@@ -562,7 +568,7 @@ typedef struct awq_hessian {
               pivot below its damping is raised to it
     Shapes    stats with a Gram matrix, whose lower triangle is filled in; scale [in_features] or
               NULL; damping 0.01 is usual, > 0
-    Memory    awq_hessian_size() bytes, aligned for float: 4 in_features^2 + 1 KiB per channel;
+    Memory    awq_hessian_size() bytes, aligned for float: 4 in_features^2 + 520 per channel;
               *hessian views it and stats. 0 from it: overflow
     Errors    NULL, CONFIG, MEMORY; DATA: a scale is not > 0, or so far from the others that the
               damping of its channel (where->col) is not a normal number
@@ -582,7 +588,7 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
               moves where that lowers the loss (coordinate descent, in column order)
     Shapes    weight (out_features, in_features); scale [in_features] or NULL; tensor: zeros and
               scales are read, q is written, scales too if refit
-    Memory    scratch: awq_round_scratch_size() bytes, aligned for float: 384 bytes per channel and
+    Memory    scratch: awq_round_scratch_size() bytes, aligned for float: 3 KiB per channel and
               worker; 0 from it: overflow
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA: a weight, or a scale of the tensor, is not
               finite (> 0)
@@ -640,6 +646,18 @@ AWQDEF awq_status awq_packed_dequantize(const awq_packed *packed, const float *s
                                         awq_matrix out, size_t row_begin, size_t row_end);
 
 #ifndef AWQ_INFERENCE_ONLY
+
+/*  awq_packed_spans  -  where the bytes of rows [row_begin, row_end) stand in packed->data
+
+    To send some rows to another machine: a tensor that awq_packed_init() made there with the same
+    quant and shape has them at the same offsets.
+    Shapes    spans [3]: q, scales, zeros (of size 0 if symmetric)
+    Range     as awq_pack; the spans of disjoint ranges share no byte, those of all rows are all
+              bytes but the header and what aligns the sections
+    Errors    NULL, RANGE                                                                         */
+typedef struct awq_span { size_t offset, size; } awq_span;
+AWQDEF awq_status awq_packed_spans(const awq_packed *packed, size_t row_begin, size_t row_end,
+                                   awq_span *spans);
 
 /*  awq_packed_init  -  write the header and clear the payload, so that ranges of rows can be filled
 
@@ -875,6 +893,8 @@ struct awq_kernels {
     /* NULL: the search measures with fp32 errors only */
     void (*round_errors)(const float *u, size_t n, float inverse, float lowest, float highest,
                          float factor, uint8_t *e);
+    void (*grid_sums)(const float *u, const float *ru, const float *r, size_t n, float scale,
+                      float lowest, float highest, float sums[3]);
     void (*add_products)(float *y, size_t y_stride, size_t rows, size_t n, const float *a,
                          size_t a_stride, size_t a_step, const float *x, size_t x_stride,
                          size_t count);
@@ -1393,7 +1413,8 @@ static void awq__batch_sketch(void *arg, size_t begin, size_t end, size_t worker
     size_t t;
     (void)worker;
     for (t = 0; t < b->tokens; t++) {
-        float sign, *row = s->sketch + awq__sketch_row(s, s->count + t, &sign) * s->in_features;
+        uint64_t token = s->first_token + s->count + t;
+        float sign, *row = s->sketch + awq__sketch_row(s, token, &sign) * s->in_features;
         b->k->add_products(row + begin, 0, 1, end - begin, &sign, 0, 0,
                            s->block + t * s->in_features + begin, 0, 1);
     }
@@ -2822,53 +2843,86 @@ AWQDEF awq_status awq_fake_quantize(const awq_kernels *k, awq_quant quant, awq_m
    >>impl-improve
    ============================================================================================== */
 
+/* sums: of h (v scale - u)^2, of h u v and of h v^2, where v = u / scale to the nearest integer in
+   [lowest, highest], over n inputs, a multiple of AWQ__LANES; r = sqrt(h). */
+#define AWQ__LANES 16
+
+static float awq__fold_lanes(float lane[AWQ__LANES]) {
+    size_t i, half;
+    for (half = AWQ__LANES / 2; half; half /= 2)
+        for (i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+static void awq__grid_sums_portable(const float *u, const float *ru, const float *r, size_t n,
+                                    float scale, float lowest, float highest, float sums[3]) {
+    float error[AWQ__LANES] = { 0 }, uv[AWQ__LANES] = { 0 }, vv[AWQ__LANES] = { 0 };
+    const float inverse = 1.0f / scale;
+    size_t i, l;
+    for (i = 0; i < n; i += AWQ__LANES)
+        for (l = 0; l < AWQ__LANES; l++) {
+            float v = awq__round(u[i + l] * inverse), d;
+            v = v < lowest ? lowest : v > highest ? highest : v;
+            v *= r[i + l];
+            d = v * scale - ru[i + l];
+            error[l] += d * d;
+            uv[l] += v * ru[i + l];
+            vv[l] += v * v;
+        }
+    sums[0] = awq__fold_lanes(error);
+    sums[1] = awq__fold_lanes(uv);
+    sums[2] = awq__fold_lanes(vv);
+}
+
 /* One group of a row on its way to a grid; a group of at most AWQ__CHUNK inputs is loaded once. */
 typedef struct awq__fitting {
     const awq__source *source;
     const awq_quant *quant;
     const float *importance; /* or NULL */
     size_t row, begin, end;
-    size_t loaded; /* the column that stands in u and h, or SIZE_MAX */
-    float u[AWQ__CHUNK], h[AWQ__CHUNK];
-    double uv, vv; /* of the last error measured: what the best scale for its q is made of */
+    size_t loaded; /* the column that stands in u, ru and r, or SIZE_MAX */
+    float u[AWQ__CHUNK], ru[AWQ__CHUNK], r[AWQ__CHUNK]; /* r u; r = sqrt(h); then zeros */
 } awq__fitting;
+
+/* A grid that was tried: its weighted error; the best scale for its q, and the error with it. */
+typedef struct awq__trial {
+    awq__grid grid;
+    double error, best_scale, best_error;
+} awq__trial;
 
 static size_t awq__load_fitting(awq__fitting *f, size_t col) {
     size_t n = awq__min(AWQ__CHUNK, f->end - col), i;
     const float *s = f->source->scale ? f->source->scale + col : NULL;
     if (f->loaded == col) return n;
     awq__load_scaled(f->source, f->row, col, n, f->u);
-    for (i = 0; i < n; i++) {
-        f->h[i] = f->importance ? f->importance[col + i] : 1.0f;
-        if (s) f->h[i] /= s[i] * s[i];
-    }
+    for (i = 0; i < n; i++) f->r[i] = f->importance ? sqrtf(f->importance[col + i]) : 1.0f;
+    for (i = 0; s && i < n; i++) f->r[i] /= s[i];
+    for (i = 0; i < n; i++) f->ru[i] = f->r[i] * f->u[i];
+    for (i = n; i % AWQ__LANES; i++) f->u[i] = f->ru[i] = f->r[i] = 0;
     f->loaded = col;
     return n;
 }
 
-/* Weighted error of the group on a grid. */
-static double awq__grid_error(awq__fitting *f, awq__grid grid) {
+static awq__trial awq__try_grid(awq__fitting *f, awq__grid grid) {
     const float lowest = -grid.zero, highest = awq__levels(f->quant->bits) - grid.zero;
-    const float inverse = 1.0f / grid.scale;
-    double sum = 0;
-    size_t col, i, n;
-    f->uv = f->vv = 0;
+    double uv = 0, vv = 0, off;
+    awq__trial trial;
+    size_t col, n;
+    trial.grid = grid;
+    trial.error = 0;
     for (col = f->begin; col < f->end; col += n) {
-        float error = 0, uv = 0, vv = 0;
+        float sums[3];
         n = awq__load_fitting(f, col);
-        for (i = 0; i < n; i++) {
-            float v = awq__round(f->u[i] * inverse), d;
-            v = v < lowest ? lowest : v > highest ? highest : v;
-            d = v * grid.scale - f->u[i];
-            error += f->h[i] * (d * d);
-            uv += f->h[i] * (f->u[i] * v);
-            vv += f->h[i] * (v * v);
-        }
-        sum += (double)error;
-        f->uv += (double)uv;
-        f->vv += (double)vv;
+        f->source->k->grid_sums(f->u, f->ru, f->r, awq__align(n, AWQ__LANES), grid.scale, lowest,
+                                highest, sums);
+        trial.error += (double)sums[0];
+        uv += (double)sums[1];
+        vv += (double)sums[2];
     }
-    return sum;
+    off = uv - (double)grid.scale * vv;
+    trial.best_scale = vv > 0 ? uv / vv : 0;
+    trial.best_error = vv > 0 ? trial.error - off * (off / vv) : trial.error;
+    return trial;
 }
 
 /* As it will be stored, or 0 if that is no scale. */
@@ -2882,38 +2936,44 @@ static float awq__stored_scale(const awq_quant *quant, double scale) {
 
 #define AWQ__FIT_STEPS 16 /* scales tried, from the range's down to about half of it */
 
-/* The best grid with this zero point, from this scale on: if it beats *best, it becomes it. */
-static void awq__try_grid(awq__fitting *f, float scale, float zero, awq__grid *best,
-                          double *least) {
-    awq__grid grid;
-    double error;
-    grid.zero = zero;
-    grid.scale = scale;
-    (void)awq__grid_error(f, grid);
-    grid.scale = f->vv > 0 ? awq__stored_scale(f->quant, f->uv / f->vv) : 0;
-    if (!(grid.scale > 0)) return;
-    error = awq__grid_error(f, grid);
-    if (!(error < *least)) return;
-    *least = error;
-    *best = grid;
+/* The trial that promises most, over those scales and every zero point that keeps an end of the
+   range or lies between. */
+static awq__trial awq__most_promising(awq__fitting *f, float lo, float hi, awq__trial best) {
+    const float levels = awq__levels(f->quant->bits), top = best.grid.scale;
+    int i;
+    for (i = 0; i < AWQ__FIT_STEPS; i++) {
+        awq__grid grid;
+        float last;
+        grid.scale = top * (1.0f - (float)i / (2 * AWQ__FIT_STEPS));
+        grid.zero = levels - awq__round(hi / grid.scale); /* keeps the upper end ... */
+        last = awq__round(-lo / grid.scale);              /* ... the lower one */
+        if (f->quant->symmetric) grid.zero = last = best.grid.zero;
+        grid.zero = grid.zero < 0 ? 0 : grid.zero;
+        last = last > levels ? levels : last;
+        for (; grid.zero <= last; grid.zero += 1) {
+            awq__trial trial = awq__try_grid(f, grid);
+            if (trial.best_error < best.best_error) best = trial;
+        }
+    }
+    return best;
 }
+
+#define AWQ__REFITS 4 /* scale to q, q to scale: at most so often */
 
 /* grid: the range's own; becomes the best one found. */
 static void awq__fit_grid(awq__fitting *f, float lo, float hi, awq__grid *grid) {
-    const float levels = awq__levels(f->quant->bits), top = grid->scale;
-    double least = awq__grid_error(f, *grid);
+    awq__trial now = awq__try_grid(f, *grid);
+    double least = now.error;
     int i;
-    for (i = 0; i < AWQ__FIT_STEPS; i++) {
-        float scale = top * (1.0f - (float)i / (2 * AWQ__FIT_STEPS)), zero = grid->zero, last;
-        if (f->quant->symmetric) {
-            awq__try_grid(f, scale, zero, grid, &least);
-            continue;
-        }
-        zero = levels - awq__round(hi / scale); /* keeps the upper end ... */
-        last = awq__round(-lo / scale);         /* ... the lower one */
-        zero = zero < 0 ? 0 : zero;
-        last = last > levels ? levels : last;
-        for (; zero <= last; zero += 1) awq__try_grid(f, scale, zero, grid, &least);
+    now = awq__most_promising(f, lo, hi, now);
+    for (i = 0; i < AWQ__REFITS; i++) {
+        awq__grid next = now.grid;
+        next.scale = awq__stored_scale(f->quant, now.best_scale);
+        if (!(next.scale > 0)) return;
+        now = awq__try_grid(f, next);
+        if (!(now.error < least)) return;
+        least = now.error;
+        *grid = next;
     }
 }
 
@@ -2976,19 +3036,24 @@ AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *
 
 /* ---- the factor of H: blocked Cholesky, AWQ__CHUNK columns at a time ------------------------- */
 
+#define AWQ__STRIP 64 /* columns of X in a large product: AWQ__CHUNK rows of them fit the L1 cache */
+
 typedef struct awq__factoring {
     const awq_kernels *k;
     size_t in, begin, n; /* columns [begin, begin + n) are being eliminated */
     float *factor;
+    float *added;
     float *corner; /* [AWQ__CHUNK][AWQ__CHUNK] the block on the diagonal, transposed and negated */
-    float *panel;  /* [AWQ__CHUNK][in] what stands below it, too */
+    float *panel;  /* [strips][AWQ__CHUNK][AWQ__STRIP] what stands below it, too */
     float floor_of_pivot;
 } awq__factoring;
 
 static void awq__factor_layout(awq__factoring *f, awq__arena *arena, size_t in, uint32_t **order) {
+    size_t wide = awq__align(in, AWQ__STRIP);
     f->factor = (float *)awq__take(arena, awq__mul(in, in), sizeof(float));
-    f->panel = (float *)awq__take(arena, awq__mul(in, AWQ__CHUNK), sizeof(float));
+    f->panel = (float *)awq__take(arena, awq__mul(wide, AWQ__CHUNK), sizeof(float));
     f->corner = (float *)awq__take(arena, AWQ__CHUNK * AWQ__CHUNK, sizeof(float));
+    f->added = (float *)awq__take(arena, in, sizeof(float));
     *order = (uint32_t *)awq__take(arena, in, sizeof(uint32_t));
 }
 
@@ -2997,9 +3062,12 @@ static void awq__factor_corner(awq__factoring *f) {
     size_t i, j, c;
     for (j = 0; j < f->n; j++) {
         float *row = f->factor + (f->begin + j) * f->in + f->begin;
-        double pivot = (double)row[j];
+        double pivot = (double)row[j], least = (double)f->floor_of_pivot;
         for (c = 0; c < j; c++) pivot -= (double)row[c] * (double)row[c];
-        if (!(pivot > (double)f->floor_of_pivot)) pivot = (double)f->floor_of_pivot;
+        if (!(pivot > least)) {
+            f->added[f->begin + j] += (float)(least - pivot);
+            pivot = least;
+        }
         row[j] = (float)sqrt(pivot);
         for (i = j + 1; i < f->n; i++) {
             float *below = f->factor + (f->begin + i) * f->in + f->begin;
@@ -3017,42 +3085,57 @@ static void awq__factor_corner(awq__factoring *f) {
 /* Rows below the block, counted from its end. */
 static void awq__factor_panel(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__factoring *f = (const awq__factoring *)arg;
-    size_t i, j;
+    size_t i, j, r, rows;
     (void)worker;
-    for (i = begin; i < end; i++) {
+    for (i = begin; i < end; i += rows) {
         float *row = f->factor + (f->begin + f->n + i) * f->in + f->begin;
+        rows = awq__min(AWQ__ROWS, end - i);
         for (j = 0; j < f->n; j++) {
             const float *column = f->corner + j * AWQ__CHUNK;
-            row[j] /= -column[j];
-            f->panel[j * f->in + i] = -row[j];
-            f->k->add_products(row + j + 1, 0, 1, f->n - j - 1, row + j, 0, 0, column + j + 1, 0,
-                               1);
+            float *strip = f->panel + (i / AWQ__STRIP * AWQ__CHUNK + j) * AWQ__STRIP;
+            for (r = 0; r < rows; r++) {
+                row[r * f->in + j] /= -column[j];
+                strip[i % AWQ__STRIP + r] = -row[r * f->in + j];
+            }
+            f->k->add_products(row + j + 1, f->in, rows, f->n - j - 1, row + j, f->in, 0,
+                               column + j + 1, 0, 1);
         }
     }
 }
 
-/* What is left: rows of tile `tile`, up to the diagonal. */
-static void awq__factor_rest_tile(const awq__factoring *f, size_t tile, size_t rows_left,
-                                  size_t col, size_t cols) {
-    size_t first = tile * AWQ__ROWS, rows = awq__min(AWQ__ROWS, rows_left - first);
-    size_t stop = awq__min(col + cols, first + rows);
+/* What is left: AWQ__STRIP rows, up to the diagonal and a little over it. */
+static void awq__factor_rest_rows(const awq__factoring *f, size_t strip, size_t left) {
+    size_t first = strip * AWQ__STRIP, c, col;
     float *row = f->factor + (f->begin + f->n + first) * f->in + f->begin;
-    if (stop <= col) return;
-    f->k->add_products(row + f->n + col, f->in, rows, stop - col, row, f->in, 1, f->panel + col,
-                       f->in, f->n);
+    for (c = 0; c <= strip; c++) {
+        col = c * AWQ__STRIP;
+        f->k->add_products(row + f->n + col, f->in, awq__min(AWQ__STRIP, left - first),
+                           awq__min(AWQ__STRIP, left - col), row, f->in, 1,
+                           f->panel + col * AWQ__CHUNK, AWQ__STRIP, f->n);
+    }
 }
 
-/* Tiles p from the top and from the bottom, so that every index costs the same. */
+/* Strips p from the top and from the bottom, so that every index costs the same. */
 static void awq__factor_rest(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__factoring *f = (const awq__factoring *)arg;
-    size_t left = f->in - f->begin - f->n, tiles = awq__ceil_div(left, AWQ__ROWS), col, p;
-    const size_t cols = 2 * AWQ__CHUNK; /* of the panel: they stay in the L2 cache */
+    size_t left = f->in - f->begin - f->n, strips = awq__ceil_div(left, AWQ__STRIP), p;
     (void)worker;
-    for (col = 0; col < left; col += cols)
-        for (p = begin; p < end; p++) {
-            awq__factor_rest_tile(f, p, left, col, cols);
-            if (tiles - 1 - p > p) awq__factor_rest_tile(f, tiles - 1 - p, left, col, cols);
-        }
+    for (p = begin; p < end; p++) {
+        awq__factor_rest_rows(f, p, left);
+        if (strips - 1 - p > p) awq__factor_rest_rows(f, strips - 1 - p, left);
+    }
+}
+
+/* The strict lower triangle is copied above the diagonal, block by block: both sides are read and
+   written in lines. */
+static void awq__mirror(float *m, size_t in, int upwards) {
+    size_t row, col, i, j;
+    for (row = 0; row < in; row += AWQ__TILE)
+        for (col = 0; col <= row; col += AWQ__TILE)
+            for (i = row; i < awq__min(row + AWQ__TILE, in); i++)
+                for (j = col; j < awq__min(col + AWQ__TILE, i); j++)
+                    if (upwards) m[j * in + i] = m[i * in + j];
+                    else m[i * in + j] = m[j * in + i];
 }
 
 static void awq__factor(awq__factoring *f, const awq_parallel *parallel) {
@@ -3061,10 +3144,11 @@ static void awq__factor(awq__factoring *f, const awq_parallel *parallel) {
         f->n = awq__min(AWQ__CHUNK, f->in - f->begin);
         left = f->in - f->begin - f->n;
         awq__factor_corner(f);
-        awq__run(parallel, left, 1, awq__factor_panel, f);
-        awq__run(parallel, awq__ceil_div(awq__ceil_div(left, AWQ__ROWS), 2), 1, awq__factor_rest,
+        awq__run(parallel, left, AWQ__ROWS, awq__factor_panel, f);
+        awq__run(parallel, awq__ceil_div(awq__ceil_div(left, AWQ__STRIP), 2), 1, awq__factor_rest,
                  f);
     }
+    awq__mirror(f->factor, f->in, 1);
 }
 
 /* Channels by rising activation, so that the last row has the largest: a heap sort. */
@@ -3117,12 +3201,6 @@ static double awq__mean_diagonal(const awq_stats *stats, const float *scale, flo
     return mean > 0 ? mean : 1;
 }
 
-static void awq__mirror_gram(awq_stats *stats) {
-    size_t in = stats->in_features, i, j;
-    for (i = 0; i < in; i++)
-        for (j = 0; j < i; j++) stats->gram[i * in + j] = stats->gram[j * in + i];
-}
-
 /* P (H + damping) P^T, to be factored in place */
 static awq_status awq__permute_gram(awq__factoring *f, const awq_stats *stats, const float *scale,
                                     double damping, const uint32_t *order, awq_where *where) {
@@ -3136,8 +3214,8 @@ static awq_status awq__permute_gram(awq__factoring *f, const awq_stats *stats, c
         if (!awq__is_finite(extra + from[order[i]]) || !(extra > 0))
             return awq__fail(where, AWQ_ERR_DATA, 0, 0, order[i]);
         for (j = 0; j <= i; j++) row[j] = from[order[j]];
-        for (; j < in; j++) row[j] = 0;
         row[i] += extra;
+        f->added[i] = extra;
         if (extra < f->floor_of_pivot) f->floor_of_pivot = extra;
     }
     return AWQ_OK;
@@ -3164,7 +3242,7 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
     awq__factor_layout(&f, &arena, in, &channels);
     f.k = k;
     f.in = in;
-    awq__mirror_gram(stats);
+    awq__mirror(stats->gram, in, 0);
     for (i = 0; i < in; i++) channels[i] = (uint32_t)i;
     damping *= awq__mean_diagonal(stats, scale, f.panel); /* the panel is not in use yet */
     if (order == AWQ_ORDER_ACTIVATION) awq__sort_channels(channels, in, f.panel);
@@ -3173,13 +3251,18 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
     hessian->in_features = in;
     hessian->gram = stats->gram;
     hessian->factor = f.factor;
+    hessian->added = f.added;
     hessian->order = channels;
     return AWQ_OK;
 }
 
 /* ---- rounding -------------------------------------------------------------------------------- */
 
-#define AWQ__ROUND_ROWS 32 /* that read H together */
+#define AWQ__ROUND_ROWS 256 /* that read H together, at most */
+#define AWQ__ROUND_STEP 16  /* ranges of rows begin at multiples of this */
+#define AWQ__SOON 16        /* columns to the left that see an error at once; the others later */
+#define AWQ__SPAN (8 * AWQ__CHUNK) /* columns of H that stay in the L2 cache */
+#define AWQ__SPREAD(n) awq__add(awq__align(n, 16), 16) /* a stride that caches do not fold up */
 
 typedef struct awq__rounding {
     const awq_kernels *k;
@@ -3191,20 +3274,32 @@ typedef struct awq__rounding {
     size_t work_size;
 } awq__rounding;
 
-/* Rows of one worker. */
+/* Rows of one worker. e = W - What / s. */
 typedef struct awq__round_rows {
     const awq__rounding *task;
-    size_t row, rows;
-    float *w;     /* [AWQ__ROUND_ROWS][in] weights; then d H */
-    float *error; /* the same: W - What / s, in the hessian's order; then in the plain one */
-    float *step;  /* [AWQ__ROUND_ROWS][in, or a chunk]; what is about to be added */
+    size_t row, rows, stride;
+    float *w;       /* [AWQ__ROUND_ROWS][stride] weights, then their q, in the hessian's order */
+    float *error;   /* the same: e, in that order */
+    float *product; /* the same: e L, in that order; then e H */
+    float *block;   /* [AWQ__ROUND_ROWS][AWQ__CHUNK, spread] of the columns at work */
+    float *corner;  /* [AWQ__CHUNK][AWQ__CHUNK] of L or H, where they meet */
+    float *strip;   /* [AWQ__CHUNK][AWQ__STRIP] of L or H */
+    uint32_t *moved; /* [AWQ__ROUND_ROWS][AWQ__CHUNK] which of them moved */
+    uint32_t *moves; /* [AWQ__ROUND_ROWS] how many */
 } awq__round_rows;
 
 static void awq__round_layout(awq__round_rows *r, awq__arena *arena, size_t in) {
-    r->w = (float *)awq__take(arena, awq__mul(in, AWQ__ROUND_ROWS), sizeof(float));
-    r->error = (float *)awq__take(arena, awq__mul(in, AWQ__ROUND_ROWS), sizeof(float));
-    r->step = (float *)awq__take(arena, awq__mul(in > AWQ__CHUNK ? in : AWQ__CHUNK,
-                                                 AWQ__ROUND_ROWS), sizeof(float));
+    size_t all;
+    r->stride = AWQ__SPREAD(in);
+    all = awq__mul(r->stride, AWQ__ROUND_ROWS);
+    r->w = (float *)awq__take(arena, all, sizeof(float));
+    r->error = (float *)awq__take(arena, all, sizeof(float));
+    r->product = (float *)awq__take(arena, all, sizeof(float));
+    r->block = (float *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__SPREAD(AWQ__CHUNK), sizeof(float));
+    r->corner = (float *)awq__take(arena, AWQ__CHUNK * AWQ__CHUNK, sizeof(float));
+    r->strip = (float *)awq__take(arena, AWQ__CHUNK * AWQ__STRIP, sizeof(float));
+    r->moved = (uint32_t *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__CHUNK, sizeof(uint32_t));
+    r->moves = (uint32_t *)awq__take(arena, AWQ__ROUND_ROWS, sizeof(uint32_t));
 }
 
 static size_t awq__round_work(size_t in) {
@@ -3219,146 +3314,242 @@ AWQDEF size_t awq_round_scratch_size(size_t in_features, const awq_parallel *par
         awq__add(awq__mul(awq__workers(parallel), awq__round_work(in_features)), 64));
 }
 
-/* q for the value w of column `col`, and what is left of w */
-static float awq__round_value(const awq__round_rows *r, size_t lane, size_t col, float w) {
-    awq_tensor *t = r->task->tensor;
-    size_t size = awq__group_size(t->in_features, t->quant.group_size), row = r->row + lane;
-    awq__grid grid = awq__get_grid(t, row * awq__ceil_div(t->in_features, size) + col / size);
-    float s = r->task->source.scale ? r->task->source.scale[col] : 1;
-    uint8_t *q = t->q + row * t->in_features + col;
-    float v = w * s / grid.scale, levels = awq__levels(t->quant.bits);
-    v = v < -grid.zero ? -grid.zero : v > levels - grid.zero ? levels - grid.zero : v;
-    v = awq__round(v);
-    *q = (uint8_t)(int)(v + grid.zero);
-    return v * grid.scale / s;
+/* A part (rows, n) of a matrix of `in` columns, dense. */
+static void awq__copy_part(const float *from, size_t in, size_t rows, size_t n, float *to) {
+    size_t i;
+    for (i = 0; i < rows; i++) memcpy(to + i * n, from + i * in, n * sizeof *to);
 }
 
-/* Columns from the last row of L to the first: what the errors so far do to a column is taken back
-   by its own rounding. */
-static void awq__round_in_order(awq__round_rows *r) {
+/* y (r->rows, n) += A (r->rows, count) X (count, n), X a part of L or H: a strip of it stays in the
+   L1 cache while all rows go by. */
+static void awq__add_part(awq__round_rows *r, float *y, size_t y_stride, const float *a,
+                          const float *x, size_t n, size_t count) {
+    size_t in = r->task->hessian->in_features, i, col;
+    for (i = 0; i < count; i += AWQ__CHUNK)
+        for (col = 0; col < n; col += AWQ__STRIP) {
+            size_t deep = awq__min(AWQ__CHUNK, count - i), wide = awq__min(AWQ__STRIP, n - col);
+            awq__copy_part(x + i * in + col, in, deep, wide, r->strip);
+            r->task->k->add_products(y + col, y_stride, r->rows, wide, a + i, r->stride, 1,
+                                     r->strip, wide, deep);
+        }
+}
+
+static void awq__clear_block(awq__round_rows *r) {
+    memset(r->block, 0, r->rows * AWQ__SPREAD(AWQ__CHUNK) * sizeof *r->block);
+}
+
+/* Weights in the hessian's order. */
+static void awq__load_in_order(awq__round_rows *r, size_t lane) {
+    const uint32_t *order = r->task->hessian->order;
+    size_t in = r->task->hessian->in_features, i;
+    float *plain = r->error + lane * r->stride, *w = r->w + lane * r->stride;
+    awq__load_row(r->task->source.weight, r->row + lane, 0, in, plain);
+    for (i = 0; i < in; i++) w[i] = plain[order[i]];
+}
+
+/* Column i of L, in this block, for all rows: what the errors so far do to it is taken back by its
+   own rounding. */
+static void awq__round_column(awq__round_rows *r, size_t i, const float *block, float pivot) {
+    awq_tensor *t = r->task->tensor;
+    size_t col = r->task->hessian->order[i], lane;
+    size_t size = awq__group_size(t->in_features, t->quant.group_size);
+    size_t groups = awq__ceil_div(t->in_features, size), at = r->row * groups + col / size;
+    float s = r->task->source.scale ? r->task->source.scale[col] : 1, inverse = 1 / pivot;
+    float levels = awq__levels(t->quant.bits);
+    for (lane = 0; lane < r->rows; lane++, at += groups, block += AWQ__SPREAD(AWQ__CHUNK)) {
+        awq__grid grid = awq__get_grid(t, at);
+        float *w = r->w + lane * r->stride + i, e;
+        float v = (*w + *block * inverse) * s / grid.scale;
+        v = v < -grid.zero ? -grid.zero : v > levels - grid.zero ? levels - grid.zero : v;
+        v = awq__round(v);
+        e = *w - v * grid.scale / s;
+        *w = v + grid.zero;
+        r->error[lane * r->stride + i] = e;
+        r->product[lane * r->stride + i] = *block + e * pivot;
+    }
+}
+
+/* Columns [begin, begin + n), the last first; block holds what later ones do to them. */
+static void awq__round_block(awq__round_rows *r, size_t begin, size_t n) {
     const awq_hessian *h = r->task->hessian;
     const awq_kernels *k = r->task->k;
-    size_t in = h->in_features, begin, end, i, lane;
-    for (end = in; end > 0; end = begin) {
-        float now[AWQ__ROUND_ROWS];
-        begin = (end - 1) / AWQ__CHUNK * AWQ__CHUNK;
-        memset(r->step, 0, AWQ__ROUND_ROWS * AWQ__CHUNK * sizeof *r->step);
-        for (i = end; i < in; i += AWQ__CHUNK)
-            k->add_products(r->step, AWQ__CHUNK, r->rows, end - begin, r->error + i, in, 1,
-                            h->factor + i * in + begin, in, awq__min(AWQ__CHUNK, in - i));
-        for (i = end; i-- > begin;) {
-            const float *row = h->factor + i * in;
-            for (lane = 0; lane < r->rows; lane++) {
-                float w = r->w[lane * in + h->order[i]];
-                float carried = r->step[lane * AWQ__CHUNK + i - begin] / row[i];
-                now[lane] = w - awq__round_value(r, lane, h->order[i], w + carried);
-                r->error[lane * in + i] = now[lane];
-            }
-            k->add_products(r->step, AWQ__CHUNK, r->rows, i - begin, now, 1, 0, row + begin, 0, 1);
+    const size_t stride = AWQ__SPREAD(AWQ__CHUNK);
+    size_t first, last, i;
+    awq__copy_part(h->factor + begin * h->in_features + begin, h->in_features, n, n, r->corner);
+    for (last = n; last > 0; last = first) {
+        first = (last - 1) / AWQ__SOON * AWQ__SOON;
+        for (i = last; i-- > first;) {
+            awq__round_column(r, begin + i, r->block + i, r->corner[i * n + i]);
+            k->add_products(r->block + first, stride, r->rows, last - first, r->error + begin + i,
+                            r->stride, 0, r->corner + i * n + first, 0, 1);
         }
+        k->add_products(r->block, stride, r->rows, first, r->error + begin + first, r->stride, 1,
+                        r->corner + first * n, n, last - first);
     }
 }
 
-/* error in plain order, and w = error H */
-static void awq__round_products(awq__round_rows *r) {
+/* Columns from the last row of L to the first. */
+static void awq__round_in_order(awq__round_rows *r) {
     const awq_hessian *h = r->task->hessian;
-    size_t in = h->in_features, i, lane, col;
+    size_t in = h->in_features, begin, end;
+    for (end = in; end > 0; end = begin) {
+        begin = (end - 1) / AWQ__CHUNK * AWQ__CHUNK;
+        awq__clear_block(r);
+        awq__add_part(r, r->block, AWQ__SPREAD(AWQ__CHUNK), r->error + end,
+                      h->factor + end * in + begin, end - begin, in - end);
+        awq__round_block(r, begin, end - begin);
+    }
+}
+
+/* Columns [begin, end) of product from e L to e H = (e L) L^T - e added, in order. */
+static void awq__finish_products(awq__round_rows *r, size_t begin, size_t end) {
+    const awq_hessian *h = r->task->hessian;
+    const size_t stride = AWQ__SPREAD(AWQ__CHUNK);
+    size_t in = h->in_features, n = end - begin, i, lane;
+    awq__clear_block(r);
+    awq__add_part(r, r->block, stride, r->product, h->factor + begin, n, begin);
+    awq__copy_part(h->factor + begin * in + begin, in, n, n, r->corner);
+    for (i = 0; i < n; i++) memset(r->corner + i * n, 0, i * sizeof *r->corner);
+    r->task->k->add_products(r->block, stride, r->rows, n, r->product + begin, r->stride, 1,
+                             r->corner, n, n);
     for (lane = 0; lane < r->rows; lane++) {
-        float *e = r->error + lane * in, *w = r->w + lane * in;
-        for (i = 0; i < in; i++) w[h->order[i]] = e[i];
-        memcpy(e, w, in * sizeof *e);
-        memset(w, 0, in * sizeof *w);
+        const float *block = r->block + lane * stride, *e = r->error + lane * r->stride + begin;
+        float *product = r->product + lane * r->stride + begin;
+        for (i = 0; i < n; i++) product[i] = block[i] - e[i] * h->added[begin + i];
     }
-    for (i = 0; i < in; i += AWQ__CHUNK)
-        for (col = 0; col < in; col += AWQ__CHUNK)
-            r->task->k->add_products(r->w + col, in, r->rows, awq__min(AWQ__CHUNK, in - col),
-                                     r->error + i, in, 1, h->gram + i * in + col, in,
-                                     awq__min(AWQ__CHUNK, in - i));
 }
 
-/* Every q of a row to where the loss is least, the others fixed. */
-static void awq__descend(awq__round_rows *r, size_t lane) {
-    const awq_hessian *h = r->task->hessian;
+/* From the hessian's order to the plain one: q to the tensor, product in place. */
+static void awq__put_in_order(awq__round_rows *r, size_t lane) {
+    const uint32_t *order = r->task->hessian->order;
+    size_t in = r->task->hessian->in_features, i;
+    float *w = r->w + lane * r->stride, *product = r->product + lane * r->stride;
+    uint8_t *q = r->task->tensor->q + (r->row + lane) * in;
+    for (i = 0; i < in; i++) q[order[i]] = (uint8_t)(int)w[i];
+    for (i = 0; i < in; i++) w[order[i]] = product[i];
+    memcpy(product, w, in * sizeof *w);
+}
+
+/* Every q of these columns of a row to where the loss is least, the others fixed; moves: the
+   changes of e. */
+static void awq__descend(awq__round_rows *r, size_t lane, size_t begin, size_t n) {
     awq_tensor *t = r->task->tensor;
-    size_t in = h->in_features, size = awq__group_size(in, t->quant.group_size), c;
-    float *e = r->error + lane * in, *product = r->w + lane * in;
-    uint8_t *q = t->q + (r->row + lane) * in;
-    float levels = awq__levels(t->quant.bits);
+    const float *scale = r->task->source.scale;
+    size_t in = t->in_features, size = awq__group_size(in, t->quant.group_size), c;
+    uint8_t *q = t->q + (r->row + lane) * in + begin;
+    float levels = awq__levels(t->quant.bits), product[AWQ__CHUNK];
+    float *moves = r->block + lane * AWQ__SPREAD(AWQ__CHUNK);
+    uint32_t *moved = r->moved + lane * AWQ__CHUNK, count = 0;
     awq__grid grid = { 0, 0 };
-    for (c = 0; c < in; c++) {
-        float diagonal = h->gram[c * in + c], step, moved;
-        if (c % size == 0)
-            grid = awq__get_grid(t, (r->row + lane) * awq__ceil_div(in, size) + c / size);
+    memcpy(product, r->product + lane * r->stride + begin, n * sizeof *product);
+    for (c = 0; c < n; c++) {
+        float diagonal = r->corner[c * n + c], step, move;
+        if (c == 0 || (begin + c) % size == 0)
+            grid = awq__get_grid(t, (r->row + lane) * awq__ceil_div(in, size) + (begin + c) / size);
         if (!(diagonal > 0)) continue;
-        step = grid.scale / (r->task->source.scale ? r->task->source.scale[c] : 1);
-        moved = (float)q[c] + product[c] / (diagonal * step);
-        moved = awq__round(moved < 0 ? 0 : moved > levels ? levels : moved) - (float)q[c];
-        if (moved < 0.5f && moved > -0.5f) continue;
-        q[c] = (uint8_t)(int)((float)q[c] + moved);
-        moved *= -step;
-        e[c] += moved;
-        r->task->k->add_products(product, 0, 1, in, &moved, 0, 0, h->gram + c * in, 0, 1);
+        step = grid.scale / (scale ? scale[begin + c] : 1);
+        move = product[c] / (diagonal * step);
+        if (move < 0.5f && move > -0.5f) continue;
+        move += (float)q[c];
+        move = awq__round(move < 0 ? 0 : move > levels ? levels : move) - (float)q[c];
+        if (move < 0.5f && move > -0.5f) continue;
+        q[c] = (uint8_t)(int)((float)q[c] + move);
+        move *= -step;
+        moved[count] = (uint32_t)c;
+        moves[count++] = move;
+        r->task->k->add_products(product, 0, 1, n, &move, 0, 0, r->corner + c * n, 0, 1);
+    }
+    r->moves[lane] = count;
+}
+
+/* What the moves in columns [begin, begin + n) do to e H, from column `first` on. */
+static void awq__spread_moves(awq__round_rows *r, size_t begin, size_t first) {
+    const awq_hessian *h = r->task->hessian;
+    size_t in = h->in_features, col, lane, i;
+    for (col = first; col < in; col += AWQ__SPAN)
+        for (lane = 0; lane < r->rows; lane++) {
+            const float *moves = r->block + lane * AWQ__SPREAD(AWQ__CHUNK);
+            const uint32_t *moved = r->moved + lane * AWQ__CHUNK;
+            for (i = 0; i < r->moves[lane]; i++)
+                r->task->k->add_products(r->product + lane * r->stride + col, 0, 1,
+                                         awq__min(AWQ__SPAN, in - col), moves + i, 0, 0,
+                                         h->gram + (begin + moved[i]) * in + col, 0, 1);
+        }
+}
+
+/* One pass over the columns; after the last one, e H is not needed. */
+static void awq__descend_all(awq__round_rows *r, int is_last) {
+    const awq_hessian *h = r->task->hessian;
+    size_t in = h->in_features, begin, lane, n;
+    for (begin = 0; begin < in; begin += n) {
+        n = awq__min(AWQ__CHUNK, in - begin);
+        awq__copy_part(h->gram + begin * in + begin, in, n, n, r->corner);
+        for (lane = 0; lane < r->rows; lane++) awq__descend(r, lane, begin, n);
+        awq__spread_moves(r, begin, is_last ? begin + n : 0);
     }
 }
 
-/* The best scale of a group for its q, the other groups fixed; step: by how much e changes */
+/* The best scale of a group for its q, the other groups fixed. error: v = (q - zero) / s, then by
+   how much e changes; w: v times the group's block of H. */
 static void awq__refit_group(awq__round_rows *r, size_t lane, size_t group, size_t begin,
                              size_t n) {
-    const awq_hessian *h = r->task->hessian;
     awq_tensor *t = r->task->tensor;
-    size_t in = h->in_features, at, i, j, row = r->row + lane;
-    const uint8_t *q = t->q + row * in + begin;
-    float *step = r->step + lane * n, *product = r->w + lane * in + begin;
+    size_t at = (r->row + lane) * awq_group_count(t->in_features, t->quant.group_size) + group, i;
+    const float *product = r->product + lane * r->stride + begin, *vh = r->w + lane * r->stride;
+    float *v = r->error + lane * r->stride, scale;
     double vg = 0, vhv = 0;
-    awq__grid grid;
-    float scale;
-    at = row * awq_group_count(in, t->quant.group_size) + group;
-    grid = awq__get_grid(t, at);
+    awq__grid grid = awq__get_grid(t, at);
     for (i = 0; i < n; i++) {
-        float s = r->task->source.scale ? r->task->source.scale[begin + i] : 1;
-        step[i] = ((float)q[i] - grid.zero) / s;
-    }
-    for (i = 0; i < n; i++) {
-        const float *row_of_h = h->gram + (begin + i) * in + begin;
-        float sum = 0;
-        for (j = 0; j < n; j++) sum += row_of_h[j] * step[j];
-        vhv += (double)step[i] * (double)sum;
-        vg += (double)step[i] * (double)product[i];
+        vhv += (double)v[i] * (double)vh[i];
+        vg += (double)v[i] * (double)product[i];
     }
     scale = vhv > 0 ? awq__stored_scale(&t->quant, (double)grid.scale + vg / vhv) : 0;
     if (!(scale > 0)) scale = grid.scale;
-    for (i = 0; i < n; i++) {
-        step[i] *= grid.scale - scale;
-        r->error[lane * in + begin + i] += step[i];
-    }
+    for (i = 0; i < n; i++) v[i] *= grid.scale - scale;
     grid.scale = scale;
     awq__set_grid(t, at, grid);
+}
+
+/* v, and room for its product with H */
+static void awq__begin_refit(awq__round_rows *r, size_t lane, size_t group, size_t begin,
+                             size_t n) {
+    const awq_tensor *t = r->task->tensor;
+    size_t in = t->in_features, row = r->row + lane, i;
+    const float *scale = r->task->source.scale;
+    const uint8_t *q = t->q + row * in + begin;
+    float zero = (float)t->zeros[row * awq_group_count(in, t->quant.group_size) + group];
+    float *v = r->error + lane * r->stride;
+    for (i = 0; i < n; i++) v[i] = ((float)q[i] - zero) / (scale ? scale[begin + i] : 1);
+    memset(r->w + lane * r->stride, 0, n * sizeof *r->w);
 }
 
 static void awq__refit(awq__round_rows *r) {
     const awq_hessian *h = r->task->hessian;
     size_t in = h->in_features, size = awq__group_size(in, r->task->tensor->quant.group_size);
-    size_t group, begin, lane, n, col;
+    size_t group, begin, lane, n;
     for (group = begin = 0; begin < in; group++, begin += size) {
+        const float *rows = h->gram + begin * in;
         n = awq__min(size, in - begin);
+        for (lane = 0; lane < r->rows; lane++) awq__begin_refit(r, lane, group, begin, n);
+        awq__add_part(r, r->w, r->stride, r->error, rows + begin, n, n);
         for (lane = 0; lane < r->rows; lane++) awq__refit_group(r, lane, group, begin, n);
-        for (col = 0; col < in; col += AWQ__CHUNK)
-            r->task->k->add_products(r->w + col, in, r->rows, awq__min(AWQ__CHUNK, in - col),
-                                     r->step, n, 1, h->gram + begin * in + col, in, n);
+        awq__add_part(r, r->product, r->stride, r->error, rows, in, n);
     }
 }
 
 static void awq__round_tile(awq__round_rows *r) {
     const awq_round_config *config = r->task->config;
-    size_t lane, in = r->task->hessian->in_features;
+    size_t lane, end;
     int pass;
-    for (lane = 0; lane < r->rows; lane++)
-        awq__load_row(r->task->source.weight, r->row + lane, 0, in, r->w + lane * in);
+    for (lane = 0; lane < r->rows; lane++) awq__load_in_order(r, lane);
     awq__round_in_order(r);
-    if (config->passes) awq__round_products(r);
+    for (end = config->passes ? r->task->hessian->in_features : 0; end > 0;
+         end = (end - 1) / AWQ__CHUNK * AWQ__CHUNK)
+        awq__finish_products(r, (end - 1) / AWQ__CHUNK * AWQ__CHUNK, end);
+    for (lane = 0; lane < r->rows; lane++) awq__put_in_order(r, lane);
     for (pass = 0; pass < config->passes; pass++) {
         if (config->refit) awq__refit(r);
-        for (lane = 0; lane < r->rows; lane++) awq__descend(r, lane);
+        awq__descend_all(r, pass + 1 == config->passes);
     }
 }
 
@@ -3414,7 +3605,7 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
     task.tensor = tensor;
     task.work = awq__arena_of(scratch).base;
     task.work_size = awq__round_work(weight.cols);
-    awq__run(parallel, weight.rows, AWQ__ROUND_ROWS, awq__round_range, &task);
+    awq__run(parallel, weight.rows, AWQ__ROUND_STEP, awq__round_range, &task);
     return AWQ_OK;
 }
 
@@ -3668,6 +3859,27 @@ AWQDEF awq_status awq_packed_check(const awq_packed *packed, awq_where *where) {
 }
 
 #ifndef AWQ_INFERENCE_ONLY
+
+AWQDEF awq_status awq_packed_spans(const awq_packed *packed, size_t row_begin, size_t row_end,
+                                   awq_span *spans) {
+    size_t first, blocks, groups, bytes[3], begin[3], i;
+    if (!packed || !spans) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_range(row_begin, row_end, packed->out_features, AWQ_ROW_STEP));
+    first = row_begin / AWQ_ROW_STEP;
+    blocks = awq__ceil_div(row_end - row_begin, AWQ_ROW_STEP);
+    groups = awq_group_count(packed->in_features, packed->quant.group_size);
+    begin[0] = packed->q_offset;
+    begin[1] = packed->scales_offset;
+    begin[2] = packed->zeros_offset;
+    bytes[0] = awq__row_words(packed->quant, packed->in_features) * 4 * AWQ_ROW_STEP;
+    bytes[1] = groups * AWQ_ROW_STEP * awq_dtype_size(packed->quant.scale_dtype);
+    bytes[2] = packed->quant.symmetric ? 0 : groups * awq__zero_bytes(packed->quant.bits);
+    for (i = 0; i < 3; i++) {
+        spans[i].offset = begin[i] + first * bytes[i];
+        spans[i].size = blocks * bytes[i];
+    }
+    return AWQ_OK;
+}
 
 static void awq__store_le(unsigned char *p, uint64_t v, int bytes) {
     int i;
@@ -5462,12 +5674,14 @@ AWQDEF awq_kernels awq_kernels_portable(void) {
     k.load_scaled = NULL;
     k.widen_range = NULL;
     k.round_weights = NULL;
+    k.grid_sums = NULL;
     k.add_products = NULL;
     k.squared_errors = NULL;
 #else
     k.load_scaled = awq__load_scaled_portable;
     k.widen_range = awq__widen_range_portable;
     k.round_weights = awq__round_weights_portable;
+    k.grid_sums = awq__grid_sums_portable;
     k.add_products = awq__add_products_portable;
     k.squared_errors = awq__squared_errors_portable;
 #endif
@@ -5512,7 +5726,14 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__TILE
 #undef AWQ__COARSE
 #undef AWQ__FIT_STEPS
+#undef AWQ__LANES
+#undef AWQ__REFITS
+#undef AWQ__SOON
 #undef AWQ__ROUND_ROWS
+#undef AWQ__ROUND_STEP
+#undef AWQ__SPAN
+#undef AWQ__STRIP
+#undef AWQ__SPREAD
 #undef AWQ__SHORTLIST
 #undef AWQ__ROWS
 #undef AWQ__BYTE_ROWS

@@ -1569,6 +1569,40 @@ AWQ__AVX2 static void awq__round_errors_avx2(const float *u, size_t n, float inv
     memcpy(e + i, bytes, n - i);
 }
 
+/* The sums of lanes 8 to 15 come second. */
+AWQ__INLINE AWQ__AVX2 float awq__fold_avx2(__m256 low, __m256 high) {
+    __m128 v;
+    low = _mm256_add_ps(low, high);
+    v = _mm_add_ps(_mm256_castps256_ps128(low), _mm256_extractf128_ps(low, 1));
+    v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    return _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
+}
+
+AWQ__AVX2 static void awq__grid_sums_avx2(const float *u, const float *ru, const float *r,
+                                          size_t n, float scale, float lowest, float highest,
+                                          float sums[3]) {
+    const __m256 step = _mm256_set1_ps(scale), inverse = _mm256_set1_ps(1.0f / scale);
+    const __m256 low = _mm256_set1_ps(lowest), high = _mm256_set1_ps(highest);
+    __m256 error[2], uv[2], vv[2];
+    size_t i, j;
+    AWQ__UNROLL for (j = 0; j < 2; j++) error[j] = uv[j] = vv[j] = _mm256_setzero_ps();
+    for (i = 0; i < n; i += 16)
+        AWQ__UNROLL for (j = 0; j < 2; j++) {
+            __m256 v = _mm256_mul_ps(_mm256_loadu_ps(u + i + 8 * j), inverse), d;
+            __m256 exact = _mm256_loadu_ps(ru + i + 8 * j);
+            v = _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+            v = _mm256_min_ps(_mm256_max_ps(v, low), high);
+            v = _mm256_mul_ps(v, _mm256_loadu_ps(r + i + 8 * j));
+            d = _mm256_fmsub_ps(v, step, exact);
+            error[j] = _mm256_fmadd_ps(d, d, error[j]);
+            uv[j] = _mm256_fmadd_ps(v, exact, uv[j]);
+            vv[j] = _mm256_fmadd_ps(v, v, vv[j]);
+        }
+    sums[0] = awq__fold_avx2(error[0], error[1]);
+    sums[1] = awq__fold_avx2(uv[0], uv[1]);
+    sums[2] = awq__fold_avx2(vv[0], vv[1]);
+}
+
 /* y stays in registers, `vectors` of 8 at a time. */
 /* y (rows, 8 vectors) += A X, one tile in registers */
 AWQ__INLINE AWQ__AVX2 void awq__products_avx2(float *y, size_t y_stride, size_t rows,
@@ -1743,6 +1777,33 @@ AWQ__AVX512 static void awq__round_errors_avx512(const float *u, size_t n, float
         v = _mm512_fmadd_ps(_mm512_sub_ps(v, exact), times, _mm512_set1_ps(128));
         _mm512_mask_cvtepi32_storeu_epi8(e + i, lanes, _mm512_cvtps_epi32(v));
     }
+}
+
+AWQ__INLINE AWQ__AVX512 float awq__fold_avx512(__m512 v) {
+    return awq__fold_avx2(_mm512_castps512_ps256(v), _mm512_maskz_extractf32x8_ps(0xff, v, 1));
+}
+
+AWQ__AVX512 static void awq__grid_sums_avx512(const float *u, const float *ru, const float *r,
+                                              size_t n, float scale, float lowest, float highest,
+                                              float sums[3]) {
+    const __m512 step = _mm512_set1_ps(scale), inverse = _mm512_set1_ps(1.0f / scale);
+    const __m512 low = _mm512_set1_ps(lowest), high = _mm512_set1_ps(highest);
+    __m512 error = _mm512_setzero_ps(), uv = error, vv = error;
+    size_t i;
+    for (i = 0; i < n; i += 16) {
+        __m512 v = _mm512_mul_ps(_mm512_loadu_ps(u + i), inverse), d;
+        __m512 exact = _mm512_loadu_ps(ru + i);
+        v = _mm512_cvtepi32_ps(_mm512_cvtps_epi32(v));
+        v = _mm512_min_ps(_mm512_max_ps(v, low), high);
+        v = _mm512_mul_ps(v, _mm512_loadu_ps(r + i));
+        d = _mm512_fmsub_ps(v, step, exact);
+        error = _mm512_fmadd_ps(d, d, error);
+        uv = _mm512_fmadd_ps(v, exact, uv);
+        vv = _mm512_fmadd_ps(v, v, vv);
+    }
+    sums[0] = awq__fold_avx512(error);
+    sums[1] = awq__fold_avx512(uv);
+    sums[2] = awq__fold_avx512(vv);
 }
 
 AWQ__INLINE AWQ__AVX512 void awq__products_avx512(float *y, size_t y_stride, __mmask16 lanes,
@@ -2099,6 +2160,7 @@ static void awq__quantize_avx2(awq_kernels *k) {
     k->widen_range = awq__widen_range_avx2;
     k->round_weights = awq__round_weights_avx2;
     k->round_errors = awq__round_errors_avx2;
+    k->grid_sums = awq__grid_sums_avx2;
     k->add_products = awq__add_products_avx2;
     k->squared_errors = awq__squared_errors_avx2;
     k->gemm_to_rows16 = awq__gemm_to_rows16_avx2;
@@ -2113,6 +2175,7 @@ static void awq__quantize_avx512(awq_kernels *k) {
     k->widen_range = awq__widen_range_avx512;
     k->round_weights = awq__round_weights_avx512;
     k->round_errors = awq__round_errors_avx512;
+    k->grid_sums = awq__grid_sums_avx512;
     k->add_products = awq__add_products_avx512;
     k->squared_errors = awq__squared_errors_avx512;
     k->gemm_to_rows16 = awq__gemm_to_rows16_avx512;

@@ -20,14 +20,14 @@ typedef struct shape {
     awq_quant quant;
     awq_precision precision;
     size_t rows, cols, tokens;
-    weights weights;
-    activations activations;
+    enum weights weights;
+    enum activations activations;
     awq_dtype x_dtype, y_dtype;
     int with_input_scale, with_bias;
 } shape;
 
 typedef struct product {
-    shape shape;
+    struct shape shape;
     awq_tensor tensor;
     awq_packed packed;
     awq_matrix x;

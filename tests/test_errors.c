@@ -782,6 +782,21 @@ TEST(packed_init_and_open)
     close_good(g);
 }
 
+TEST(packed_spans)
+{
+    good *g = new_good();
+    awq_span *spans = pool_aligned(&g->p, 3 * sizeof *spans, sizeof(double));
+    (void)state;
+    REFUSED(awq_packed_spans(NULL, 0, OUT, spans), AWQ_ERR_NULL);
+    REFUSED(awq_packed_spans(&g->packed, 0, OUT, NULL), AWQ_ERR_NULL);
+    REFUSED(awq_packed_spans(&g->packed, 1, OUT, spans), AWQ_ERR_RANGE);
+    REFUSED(awq_packed_spans(&g->packed, 0, OUT - 1, spans), AWQ_ERR_RANGE);
+    REFUSED(awq_packed_spans(&g->packed, 0, OUT + 12, spans), AWQ_ERR_RANGE);
+    REFUSED(awq_packed_spans(&g->packed, 16, 0, spans), AWQ_ERR_RANGE);
+    assert_true(untouched(spans, 3 * sizeof *spans));
+    close_good(g);
+}
+
 TEST(pack_and_unpack)
 {
     good *g = new_good();
@@ -980,6 +995,7 @@ int main(void)
         cmocka_unit_test(quantize),
         cmocka_unit_test(dequantize_and_fake_quantize),
         cmocka_unit_test(packed_init_and_open),
+        cmocka_unit_test(packed_spans),
         cmocka_unit_test(pack_and_unpack),
         cmocka_unit_test(quantize_packed),
         cmocka_unit_test(prepare),

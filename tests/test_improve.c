@@ -220,6 +220,32 @@ TEST(fit_rounds_to_its_own_grids_and_splits)
     }
 }
 
+/*  The hook itself, on every number of vectors; levels cut off some of the weights.              */
+TEST(sums_of_a_grid_are_those_of_its_definition)
+{
+    rng r = { seed + 9 };
+    size_t n, i;
+    (void)state;
+    for (n = 16; n <= 128; n += 16) {
+        float u[128], ru[128], root[128], sums[3], scale = (float)(1.5 + rng_unit(&r));
+        double sum[3] = { 0, 0, 0 };
+        int lowest = -(int)rng_below(&r, 9), highest = (int)rng_below(&r, 9);
+        for (i = 0; i < n; i++) {
+            double v;
+            u[i] = 4 * scale * (float)rng_normal(&r);
+            root[i] = i % 11 ? (float)fabs(rng_unit(&r)) : 0;
+            ru[i] = root[i] * u[i];
+            v = nearbyint((double)(u[i] * (1.0f / scale)));
+            v = (double)root[i] * (v < lowest ? lowest : v > highest ? highest : v);
+            sum[0] += pow(v * (double)scale - (double)ru[i], 2);
+            sum[1] += v * (double)ru[i];
+            sum[2] += v * v;
+        }
+        kernels->grid_sums(u, ru, root, n, scale, (float)lowest, (float)highest, sums);
+        for (i = 0; i < 3; i++) assert_close((double)sums[i], sum[i], 1e-4 * sum[i] + 1e-12);
+    }
+}
+
 /* ---- awq_hessian_init ------------------------------------------------------------------------ */
 
 static awq_hessian new_hessian(pool *p, problem *b, double damping, awq_order order,
@@ -592,6 +618,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fit_is_no_worse_than_the_range_and_near_the_best),
         cmocka_unit_test(fit_rounds_to_its_own_grids_and_splits),
+        cmocka_unit_test(sums_of_a_grid_are_those_of_its_definition),
         cmocka_unit_test(factor_times_itself_is_the_damped_gram_matrix),
         cmocka_unit_test(rounding_in_order_is_gptq),
         cmocka_unit_test(passes_and_refits_lower_the_loss),

@@ -162,6 +162,38 @@ TEST(bytes_are_laid_out_as_the_manual_says)
     }
 }
 
+/*  A tensor put together from the spans of another, in ranges at random, is that tensor.          */
+TEST(spans_are_all_the_bytes_of_a_range)
+{
+    rng random = { seed };
+    int i;
+    (void)state;
+    for (i = 0; i < 60; i++) {
+        pool p = { .count = 0 };
+        packed_case c = new_case(&p, &random, random_quant(&random), 1 + rng_below(&random, 100),
+                                 1 + rng_below(&random, 300));
+        size_t rows = c.weight.rows, begin, end = 0, part, moved = 0;
+        unsigned char *copy = pool_bytes(&p, c.size, AT_END);
+        awq_packed packed;
+        awq_span spans[3];
+
+        assert_status(awq_packed_open(&packed, c.bytes, c.size), AWQ_OK);
+        assert_status(awq_packed_init(c.quant, rows, c.weight.cols, copy, c.size), AWQ_OK);
+        for (begin = 0; begin < rows; begin = end) {
+            end = begin + AWQ_ROW_STEP * rng_below(&random, 4);
+            if (end > rows) end = rows;
+            assert_status(awq_packed_spans(&packed, begin, end, spans), AWQ_OK);
+            for (part = 0; part < 3; part++) {
+                memcpy(copy + spans[part].offset, c.bytes + spans[part].offset, spans[part].size);
+                moved += spans[part].size;
+            }
+        }
+        assert_memory_equal(copy, c.bytes, c.size);
+        assert_true(moved <= c.size - 64 && moved + 64 + 2 * 63 >= c.size);
+        assert_int_equal(pool_release(&p), 0);
+    }
+}
+
 /* ---- untrusted bytes ------------------------------------------------------------------------- */
 
 /*  If the bytes open, everything that takes a view must stay inside them.                        */
@@ -439,6 +471,7 @@ int main(void)
         cmocka_unit_test(packing_is_lossless),
         cmocka_unit_test(size_is_what_the_manual_says),
         cmocka_unit_test(bytes_are_laid_out_as_the_manual_says),
+        cmocka_unit_test(spans_are_all_the_bytes_of_a_range),
         cmocka_unit_test(truncated_files_are_refused),
         cmocka_unit_test(corrupt_headers_stay_inside_their_bytes),
         cmocka_unit_test(overflowing_shapes_are_refused),

@@ -182,6 +182,35 @@ TEST(sketch_is_unbiased_and_its_rows_independent)
     assert_true(variance < 0.1);
 }
 
+/*  Shards that say where they begin, cut anywhere, merge into the sketch of one pass.             */
+TEST(shards_of_one_seed_make_one_sketch)
+{
+    enum { IN = 19, TOKENS = 90, ROWS = 16, SHARDS = 3 };
+    pool p = { .count = 0 };
+    rng r = { seed };
+    awq_matrix x = random_matrix(&p, &r, TOKENS, IN, 1);
+    awq_stats whole = new_stats(&p, IN, ROWS, 0, 7), shard[SHARDS];
+    size_t i, first = 0;
+    (void)state;
+
+    assert_status(awq_stats_add(kernels, &whole, x, NULL, NULL, NULL), AWQ_OK);
+    for (i = 0; i < SHARDS; i++) {
+        size_t end = i + 1 < SHARDS ? first + rng_below(&r, 40) : TOKENS;
+        shard[i] = new_stats(&p, IN, ROWS, 0, 7);
+        shard[i].first_token = first;
+        assert_status(awq_stats_add(kernels, &shard[i], awq_matrix_rows(x, first, end), NULL, NULL,
+                                    NULL), AWQ_OK);
+        if (i) assert_status(awq_stats_merge(&shard[0], &shard[i]), AWQ_OK);
+        first = end;
+    }
+    for (i = 0; i < ROWS * IN; i++) {
+        double bound = 0x1p-22 * TOKENS * (double)whole.abs_max[i % IN];
+        assert_close(shard[0].sketch[i], (double)whole.sketch[i], bound);
+    }
+    assert_true(shard[0].count == TOKENS);
+    assert_int_equal(pool_release(&p), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,6 +221,7 @@ int main(void)
         cmocka_unit_test(values_too_large_to_sum_are_refused),
         cmocka_unit_test(parallel_sums_equal_serial_ones),
         cmocka_unit_test(sketch_is_unbiased_and_its_rows_independent),
+        cmocka_unit_test(shards_of_one_seed_make_one_sketch),
     };
     RUN_ON_EVERY_KERNEL_SET(tests);
 }

@@ -27,12 +27,13 @@ void calibration_close(calibration *cal)
     memset(cal, 0, sizeof *cal);
 }
 
-bool calibration_layer(calibration *cal, size_t index, const observer *watch, failure *why)
+bool calibration_windows(calibration *cal, size_t index, size_t begin, size_t end,
+                         const observer *watch, failure *why)
 {
-    size_t i, window = WINDOW * cal->s.m->dim;
+    size_t window = WINDOW * cal->s.m->dim;
 
-    for (i = 0; i < cal->windows; i++)
-        if (!session_layer(&cal->s, index, cal->hidden + i * window, WINDOW, watch, why))
+    for (; begin < end; begin++)
+        if (!session_layer(&cal->s, index, cal->hidden + begin * window, WINDOW, watch, why))
             return false;
     return true;
 }

@@ -15,7 +15,8 @@ bool calibration_open(calibration *cal, const model *m, compute *c, const token_
                       failure *why);
 void calibration_close(calibration *cal);
 
-/*  Moves all windows through a layer; to be called with index 0, 1, ... in turn. */
-bool calibration_layer(calibration *cal, size_t index, const observer *watch, failure *why);
+/*  Moves windows [begin, end) through a layer; each window goes through layers 0, 1, ... in turn. */
+bool calibration_windows(calibration *cal, size_t index, size_t begin, size_t end,
+                         const observer *watch, failure *why);
 
 #endif

@@ -8,6 +8,18 @@
 
 #define LOGITS_AT_ONCE 64 /* tokens; logits are large */
 
+bool read_tokens(const tokenizer *tok, const char *path, token_list *tokens, failure *why)
+{
+    mapped_file file;
+    bool read;
+
+    memset(tokens, 0, sizeof *tokens);
+    if (!file_map(&file, path, why)) return false;
+    read = tokenizer_encode(tok, (const char *)file.bytes, file.size, false, tokens, why);
+    file_unmap(&file);
+    return read;
+}
+
 typedef struct nll_job {
     const float *logits;
     size_t vocabulary;

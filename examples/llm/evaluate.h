@@ -8,6 +8,9 @@
     every token but the first of its window is scored. A rest that fills no window is left out. */
 #define WINDOW 512
 
+/*  The tokens of a text file, without a BOS token; to be freed. */
+bool read_tokens(const tokenizer *tok, const char *path, token_list *tokens, failure *why);
+
 typedef struct text_score {
     double perplexity;
     size_t scored;              /* tokens */

@@ -100,18 +100,6 @@ static bool run_stage(stage *work, const settings *set, const char *path, report
 
 /* ---- stages ---------------------------------------------------------------------------------- */
 
-static bool read_tokens(const tokenizer *tok, const char *path, token_list *tokens, failure *why)
-{
-    mapped_file file;
-    bool read;
-
-    memset(tokens, 0, sizeof *tokens);
-    if (!file_map(&file, path, why)) return false;
-    read = tokenizer_encode(tok, (const char *)file.bytes, file.size, false, tokens, why);
-    file_unmap(&file);
-    return read;
-}
-
 static bool fits_in_memory(size_t bytes)
 {
     long pages = sysconf(_SC_PHYS_PAGES), page_size = sysconf(_SC_PAGESIZE);

@@ -20,6 +20,13 @@ size_t group_count(input_group group)
     return count[group];
 }
 
+input_group linear_group(size_t which)
+{
+    size_t group = INPUTS - 1;
+    while (group_first((input_group)group) > which) group--;
+    return (input_group)group;
+}
+
 static size_t linear_outputs(const model *m, size_t which)
 {
     switch (which) {
@@ -488,6 +495,14 @@ static bool apply_group(session *s, size_t index, input_group group, const float
     return linears_apply(s->c, linears, group_count(group), x, tokens, outputs, why);
 }
 
+/*  hidden += s->delta, which is the sum of what the processes have made of it, if there are some. */
+static bool add_delta(session *s, float *hidden, size_t tokens, failure *why)
+{
+    if (s->team && !s->add_up(s->team, s->delta, tokens * s->m->dim, why)) return false;
+    for_pairs(s, add_task, hidden, s->delta, tokens * s->m->dim);
+    return true;
+}
+
 static bool watched(const session *s, const observer *watch, size_t index, input_group group,
                     const float *rows, size_t tokens, failure *why)
 {
@@ -508,9 +523,8 @@ static bool attention_half(session *s, size_t index, float *hidden, size_t token
     attention(s, index, tokens, watch != NULL);
     if (!watched(s, watch, index, INPUT_QKV, s->normed, tokens, why)) return false;
     if (!watched(s, watch, index, INPUT_O, s->attended, tokens, why)) return false;
-    if (!apply_group(s, index, INPUT_O, s->attended, tokens, &s->delta, why)) return false;
-    for_pairs(s, add_task, hidden, s->delta, tokens * s->m->dim);
-    return true;
+    return apply_group(s, index, INPUT_O, s->attended, tokens, &s->delta, why)
+           && add_delta(s, hidden, tokens, why);
 }
 
 static bool ffn_half(session *s, size_t index, float *hidden, size_t tokens, const observer *watch,
@@ -526,9 +540,8 @@ static bool ffn_half(session *s, size_t index, float *hidden, size_t tokens, con
     if (!apply_group(s, index, INPUT_GATE_UP, s->normed, tokens, gate_up, why)) return false;
     for_pairs(s, gate_task, s->gate, s->up, tokens * s->m->ffn_dim);
     if (!watched(s, watch, index, INPUT_DOWN, s->gate, tokens, why)) return false;
-    if (!apply_group(s, index, INPUT_DOWN, s->gate, tokens, &s->delta, why)) return false;
-    for_pairs(s, add_task, hidden, s->delta, tokens * s->m->dim);
-    return true;
+    return apply_group(s, index, INPUT_DOWN, s->gate, tokens, &s->delta, why)
+           && add_delta(s, hidden, tokens, why);
 }
 
 bool session_layer(session *s, size_t index, float *hidden, size_t tokens, const observer *watch,

@@ -15,6 +15,7 @@ typedef enum input_group { INPUT_QKV, INPUT_O, INPUT_GATE_UP, INPUT_DOWN, INPUTS
 
 size_t group_first(input_group group);      /* its first linear ... */
 size_t group_count(input_group group);      /* ... and how many there are */
+input_group linear_group(size_t which);
 
 typedef struct layer {
     float *attention_norm, *ffn_norm;
@@ -84,6 +85,8 @@ typedef struct session {
     float *normed, *q, *k, *v, *attended, *gate, *up, *delta;
     float *scores;                  /* [worker][heads per kv head][QUERIES][row] */
     float *received;                /* [head][batch], then summed into the first; only if watched */
+    bool (*add_up)(void *team, float *x, size_t count, failure *why);
+    void *team;                     /* NULL, or processes that have a part of every layer each */
 } session;
 
 bool session_open(session *s, const model *m, compute *c, size_t context, size_t batch,

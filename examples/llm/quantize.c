@@ -1,39 +1,9 @@
-/*  quantize.c - see quantize.h. */
-#include "quantize.h"
+/*  quantize.c - see quantize.h and pipeline.h. */
+#include "pipeline.h"
 
 #include "../common/dense.h"
 #include "../common/progress.h"
 #include "calibrate.h"
-
-/*  Rows of the random sketch that stands for all calibration tokens in the search: its cost and
-    memory do not depend on how many tokens there were. */
-#define SKETCH_ROWS 512
-
-/*  Memory that grows to the largest size asked for. */
-typedef struct scratch {
-    void *bytes;
-    size_t size;
-} scratch;
-
-typedef struct pipeline {
-    const model *m; /* the original */
-    compute *c;
-    const quantize_options *options;
-    quantized_model *out;
-    calibration inputs;
-    awq_stats stats[INPUTS]; /* of the current layer */
-    scratch stats_memory[INPUTS];
-    float *weights[LINEARS]; /* of the current layer, in fp32, folded step by step */
-    float *scale[INPUTS];
-    float *clip_max;
-    awq_hessian hessian;     /* of the current group of linears */
-    scratch hessian_memory;
-    awq_tensor tensor;       /* the current linear, if it is improved */
-    scratch tensor_memory;
-    float *importance;
-    scratch work;
-    size_t packed_used;
-} pipeline;
 
 #define NO_LAYER SIZE_MAX
 
@@ -58,12 +28,12 @@ static bool reserve_scratch(scratch *memory, size_t size, failure *why)
     return memory->bytes ? true : fail(why, "out of memory (%zu MB)", size >> 20);
 }
 
-static size_t group_inputs(const model *m, size_t group)
+size_t group_inputs(const model *m, size_t group)
 {
     return m->layers[0].linears[group_first((input_group)group)].in_features;
 }
 
-static awq_quant head_quant(const quantize_options *options)
+awq_quant head_quant(const quantize_options *options)
 {
     awq_quant quant = options->quant;
     quant.bits = options->head_bits;
@@ -78,8 +48,8 @@ static awq_matrix weight_view(const pipeline *p, size_t which)
 
 /* ---- calibrate ------------------------------------------------------------------------------- */
 
-static bool see_inputs(void *context, size_t layer_index, input_group group, const float *rows,
-                       size_t tokens, const float *received, failure *why)
+bool see_inputs(void *context, size_t layer_index, input_group group, const float *rows,
+                size_t tokens, const float *received, failure *why)
 {
     pipeline *p = context;
     float weight[WINDOW];
@@ -93,7 +63,7 @@ static bool see_inputs(void *context, size_t layer_index, input_group group, con
     return check(status, &where, layer_index, "calibration", why);
 }
 
-static bool start_stats(pipeline *p, failure *why)
+bool start_stats(const pipeline *p, awq_stats *stats, scratch *memory, failure *why)
 {
     size_t group;
 
@@ -102,21 +72,22 @@ static bool start_stats(pipeline *p, failure *why)
         size_t size = awq_stats_size(inputs, SKETCH_ROWS, p->options->improve);
         awq_where where = { 0, 0, 0 };
         awq_status status;
-        if (!reserve_scratch(&p->stats_memory[group], size, why)) return false;
-        status = awq_stats_init(&p->stats[group], inputs, SKETCH_ROWS, p->options->improve,
-                                group + 1, p->stats_memory[group].bytes, p->stats_memory[group].size);
+        if (!reserve_scratch(&memory[group], size, why)) return false;
+        status = awq_stats_init(&stats[group], inputs, SKETCH_ROWS, p->options->improve,
+                                group + 1, memory[group].bytes, memory[group].size);
         if (!check(status, &where, 0, "statistics", why)) return false;
     }
     return true;
 }
 
-static bool calibrate_layer(pipeline *p, size_t index, failure *why)
+static bool calibrate_layer(pipeline *p, calibration *inputs, size_t index, failure *why)
 {
     observer watch;
 
     watch.see = see_inputs;
     watch.context = p;
-    return start_stats(p, why) && calibration_layer(&p->inputs, index, &watch, why);
+    return start_stats(p, p->stats, p->stats_memory, why)
+           && calibration_windows(inputs, index, 0, inputs->windows, &watch, why);
 }
 
 /* ---- search and fold ------------------------------------------------------------------------- */
@@ -139,12 +110,12 @@ static awq_tie attention_tie(const model *m)
     return tie;
 }
 
-static bool search_group(pipeline *p, size_t index, input_group group, failure *why)
+bool search_group(pipeline *p, size_t index, input_group group, awq_search_result *result,
+                  failure *why)
 {
     awq_search_config config = awq_search_preset(p->options->preset, p->options->quant);
     awq_inputs inputs = inputs_of(p, group);
     size_t first = group_first(group), count = group_count(group), i, size;
-    awq_search_result result;
     awq_matrix weights[LINEARS];
     awq_where where = { 0, 0, 0 };
     awq_status status;
@@ -154,11 +125,8 @@ static bool search_group(pipeline *p, size_t index, input_group group, failure *
     size = awq_search_scratch_size(&inputs, weights, count, &p->c->parallel);
     if (!reserve_scratch(&p->work, size, why)) return false;
     status = awq_search(&p->c->kernels, &config, &inputs, weights, count, p->work.bytes,
-                        p->work.size, &p->c->parallel, p->scale[group], NULL, &result, &where);
-    if (!check(status, &where, index, "search", why)) return false;
-    p->out->loss += result.loss;
-    p->out->plain_loss += result.identity_loss;
-    return true;
+                        p->work.size, &p->c->parallel, p->scale[group], NULL, result, &where);
+    return check(status, &where, index, "search", why);
 }
 
 static awq_matrix vector_view(const float *data, size_t length)
@@ -191,19 +159,29 @@ static bool fold_linear(pipeline *p, size_t index, input_group group, size_t pro
     return check(status, &where, index, "folding into the linear before", why);
 }
 
-/*  Scales are all searched on the weights as they are; folding afterwards only rescales whole rows,
-    which rounding does not notice. */
-static bool search_and_fold(pipeline *p, size_t index, failure *why)
+bool fold_layer(pipeline *p, size_t index, failure *why)
 {
     layer *l = &p->out->m.layers[index];
-    size_t group;
 
-    for (group = 0; group < INPUTS; group++)
-        if (!search_group(p, index, (input_group)group, why)) return false;
     return fold_norm(p, index, INPUT_QKV, l->attention_norm, why)
            && fold_norm(p, index, INPUT_GATE_UP, l->ffn_norm, why)
            && fold_linear(p, index, INPUT_O, LINEAR_V, why)
            && fold_linear(p, index, INPUT_DOWN, LINEAR_UP, why);
+}
+
+/*  Scales are all searched on the weights as they are; folding afterwards only rescales whole rows,
+    which rounding does not notice. */
+static bool search_and_fold(pipeline *p, size_t index, failure *why)
+{
+    awq_search_result result;
+    size_t group;
+
+    for (group = 0; group < INPUTS; group++) {
+        if (!search_group(p, index, (input_group)group, &result, why)) return false;
+        p->out->loss += result.loss;
+        p->out->plain_loss += result.identity_loss;
+    }
+    return fold_layer(p, index, why);
 }
 
 /* ---- better grids, better integers ----------------------------------------------------------- */
@@ -222,132 +200,179 @@ static bool factor_group(pipeline *p, size_t index, input_group group, failure *
     return check(status, &where, index, "factoring the Gram matrix", why);
 }
 
-typedef struct fit_job {
+/*  Rows of one linear: [begin, end), from a multiple of AWQ_ROW_STEP. */
+typedef struct row_job {
     pipeline *p;
     awq_matrix weight;
-    const float *scale;
-} fit_job;
+    const float *scale, *clip_max;
+    const awq_tensor *tensor;   /* what is already quantized, or NULL */
+    awq_quant quant;
+    size_t begin, end;
+    unsigned char *memory;      /* of the packed linear */
+    size_t index;
+    const char *name;
+} row_job;
 
-static void fit_task(void *arg, size_t begin, size_t end, size_t worker)
+/*  Its rows over all threads: the tasks leave their failures in c->status and c->where. */
+static bool run_rows(row_job *job, size_t step, parallel_task *task, failure *why)
 {
-    const fit_job *job = arg;
     compute *c = job->p->c;
-    awq_status status = awq_fit(&c->kernels, job->weight, job->scale, job->p->importance,
-                                &job->p->tensor, begin, end, &c->where[worker]);
-    if (status != AWQ_OK) c->status[worker] = status;
-}
-
-/*  Rows of a linear over all threads: the tasks leave their failures in c->status and c->where. */
-static bool run_rows(compute *c, size_t rows, size_t step, parallel_task *task, void *job, size_t index,
-                     const char *what, failure *why)
-{
     size_t i;
 
     for (i = 0; i < c->pool.workers; i++) c->status[i] = AWQ_OK;
-    parallel_run(&c->pool, rows, step, task, job);
+    parallel_run(&c->pool, job->end - job->begin, step, task, job);
     for (i = 0; i < c->pool.workers; i++)
-        if (!check(c->status[i], &c->where[i], index, what, why)) return false;
+        if (!check(c->status[i], &c->where[i], job->index, job->name, why)) return false;
     return true;
 }
 
-/*  Quantizes one linear to p->tensor. */
-static bool improve_linear(pipeline *p, size_t index, input_group group, size_t which,
-                           failure *why)
+static void fit_task(void *arg, size_t begin, size_t end, size_t worker)
 {
+    const row_job *job = arg;
+    compute *c = job->p->c;
+    awq_status status = awq_fit(&c->kernels, job->weight, job->scale, job->p->importance,
+                                &job->p->tensor, job->begin + begin, job->begin + end,
+                                &c->where[worker]);
+    if (status != AWQ_OK) c->status[worker] = status;
+}
+
+/*  Some rows of a tensor, as awq_matrix_rows() has them of a matrix. */
+static awq_tensor tensor_rows(awq_tensor tensor, size_t begin, size_t end)
+{
+    size_t groups = awq_group_count(tensor.in_features, tensor.quant.group_size);
+
+    tensor.out_features = end - begin;
+    tensor.q += begin * tensor.in_features;
+    tensor.zeros += begin * groups;
+    tensor.scales = (unsigned char *)tensor.scales
+                    + begin * groups * awq_dtype_size(tensor.quant.scale_dtype);
+    return tensor;
+}
+
+/*  Quantizes rows of one linear to p->tensor. */
+static bool improve_rows(row_job *job, failure *why)
+{
+    pipeline *p = job->p;
     compute *c = p->c;
-    fit_job job = { p, weight_view(p, which), p->scale[group] };
-    size_t out = job.weight.rows, in = job.weight.cols;
-    awq_quant quant = p->options->quant;
+    size_t out = job->weight.rows, in = job->weight.cols;
     awq_where where = { 0, 0, 0 };
     awq_status status;
+    awq_tensor rows;
 
-    if (!reserve_scratch(&p->tensor_memory, awq_tensor_size(quant, out, in), why)
+    if (!reserve_scratch(&p->tensor_memory, awq_tensor_size(job->quant, out, in), why)
         || !reserve_scratch(&p->work, awq_round_scratch_size(in, &c->parallel), why))
         return false;
-    status = awq_tensor_init(&p->tensor, quant, out, in, p->tensor_memory.bytes,
+    status = awq_tensor_init(&p->tensor, job->quant, out, in, p->tensor_memory.bytes,
                              p->tensor_memory.size);
-    if (!check(status, &where, index, "fit", why)) return false;
-    if (!run_rows(c, out, 1, fit_task, &job, index, "fit", why)) return false;
-    status = awq_round(&c->kernels, &p->options->round, &p->hessian, job.weight, job.scale,
-                       &p->tensor, p->work.bytes, p->work.size, &c->parallel, &where);
-    return check(status, &where, index, "rounding", why);
+    if (!check(status, &where, job->index, job->name, why)) return false;
+    if (!run_rows(job, 1, fit_task, why)) return false;
+    rows = tensor_rows(p->tensor, job->begin, job->end);
+    status = awq_round(&c->kernels, &p->options->round, &p->hessian,
+                       awq_matrix_rows(job->weight, job->begin, job->end), job->scale, &rows,
+                       p->work.bytes, p->work.size, &c->parallel, &where);
+    job->tensor = &p->tensor;
+    return check(status, &where, job->index, "rounding", why);
 }
 
 /* ---- clip, quantize, pack -------------------------------------------------------------------- */
 
-static bool clip_linear(pipeline *p, size_t index, input_group group, size_t which, failure *why)
+static bool clip_rows(row_job *job, input_group group, failure *why)
 {
-    awq_clip_config config = awq_clip_preset(p->options->quant);
+    pipeline *p = job->p;
+    awq_clip_config config = awq_clip_preset(job->quant);
     awq_inputs inputs = inputs_of(p, group);
-    awq_matrix weight = weight_view(p, which);
+    awq_matrix weight = awq_matrix_rows(job->weight, job->begin, job->end);
+    size_t groups = awq_group_count(weight.cols, job->quant.group_size);
     awq_where where = { 0, 0, 0 };
     awq_status status;
 
     if (!reserve_scratch(&p->work, awq_clip_scratch_size(&inputs, weight, &config, &p->c->parallel),
                          why))
         return false;
-    status = awq_clip_search(&p->c->kernels, &config, &inputs, weight, p->scale[group],
-                             p->work.bytes, p->work.size, &p->c->parallel, p->clip_max, &where);
-    return check(status, &where, index, "clip search", why);
+    status = awq_clip_search(&p->c->kernels, &config, &inputs, weight, job->scale, p->work.bytes,
+                             p->work.size, &p->c->parallel, p->clip_max + job->begin * groups,
+                             &where);
+    job->clip_max = p->clip_max;
+    return check(status, &where, job->index, "clip search", why);
 }
-
-typedef struct pack_job {
-    const pipeline *p;
-    awq_matrix weight;
-    const float *scale, *clip_max;
-    const awq_tensor *tensor;   /* what is already quantized, or NULL */
-    unsigned char *memory;
-    size_t memory_size;
-} pack_job;
 
 static void pack_task(void *arg, size_t begin, size_t end, size_t worker)
 {
-    const pack_job *job = arg;
+    const row_job *job = arg;
     compute *c = job->p->c;
+    size_t size = awq_packed_size(job->quant, job->weight.rows, job->weight.cols);
+    size_t first = job->begin + begin, last = job->begin + end;
     awq_status status =
-        job->tensor ? awq_pack(&c->kernels, job->tensor, job->memory, job->memory_size, begin, end,
+        job->tensor ? awq_pack(&c->kernels, job->tensor, job->memory, size, first, last,
                                &c->where[worker])
                     : awq_quantize_packed(&c->kernels, job->weight, job->scale, job->clip_max,
-                                          job->memory, job->memory_size, begin, end,
-                                          &c->where[worker]);
+                                          job->memory, size, first, last, &c->where[worker]);
     if (status != AWQ_OK) c->status[worker] = status;
 }
 
-/*  Quantizes one linear to the next free place among the packed bytes. */
-static bool pack_linear(pipeline *p, linear *l, awq_quant quant, pack_job job, size_t index,
-                        const char *name, failure *why)
+/*  The improvers need a factor of the Gram matrix, which the linears of a group share. */
+bool ready_group(pipeline *p, size_t index, input_group group, failure *why)
 {
-    awq_where where = { 0, 0, 0 };
-
-    job.p = p;
-    job.memory = p->out->packed + p->packed_used;
-    job.memory_size = awq_packed_size(quant, l->out_features, l->in_features);
-    if (!check(awq_packed_init(quant, l->out_features, l->in_features, job.memory, job.memory_size),
-               &where, index, name, why))
-        return false;
-    if (!run_rows(p->c, l->out_features, AWQ_ROW_STEP, pack_task, &job, index, name, why))
-        return false;
-    p->packed_used += job.memory_size;
-    return check(awq_packed_open(&l->packed, job.memory, job.memory_size), &where, index, name,
-                 why);
+    return p->options->plain || !p->options->improve || factor_group(p, index, group, why);
 }
 
 /*  q and k keep their range: clipping them changes which tokens attention picks. */
+bool is_clipped(const quantize_options *options, size_t which)
+{
+    return !options->plain && !options->improve && options->clip && which != LINEAR_Q
+           && which != LINEAR_K;
+}
+
+bool quantize_rows(pipeline *p, size_t index, size_t which, size_t begin, size_t end,
+                   unsigned char *memory, failure *why)
+{
+    const quantize_options *options = p->options;
+    input_group group = linear_group(which);
+    tensor_name name = gguf_name(index, which, "");
+    row_job job = { p,   weight_view(p, which), options->plain ? NULL : p->scale[group], NULL, NULL,
+                    options->quant, begin, end, memory, index, name.text };
+
+    if (is_clipped(options, which) && !clip_rows(&job, group, why)) return false;
+    if (!options->plain && options->improve && !improve_rows(&job, why)) return false;
+    return run_rows(&job, AWQ_ROW_STEP, pack_task, why);
+}
+
+bool round_rows(pipeline *p, awq_matrix weight, awq_quant quant, size_t begin, size_t end,
+                unsigned char *memory, failure *why)
+{
+    row_job job = { p, weight, NULL, NULL, NULL, quant, begin, end, memory, NO_LAYER,
+                    "output head" };
+    return run_rows(&job, AWQ_ROW_STEP, pack_task, why);
+}
+
+bool place_linear(linear *l, awq_quant quant, unsigned char *memory, failure *why)
+{
+    size_t size = awq_packed_size(quant, l->out_features, l->in_features);
+    awq_status status = awq_packed_init(quant, l->out_features, l->in_features, memory, size);
+
+    if (status == AWQ_OK) status = awq_packed_open(&l->packed, memory, size);
+    return status == AWQ_OK ? true : fail(why, "packing: %s", awq_status_string(status));
+}
+
+/*  The next free place among the packed bytes. */
+static unsigned char *place_next(pipeline *p, linear *l, awq_quant quant, failure *why)
+{
+    unsigned char *memory = p->out->packed + p->packed_used;
+
+    if (!place_linear(l, quant, memory, why)) return NULL;
+    p->packed_used += l->packed.size;
+    return memory;
+}
+
 static bool pack_group(pipeline *p, size_t index, input_group group, failure *why)
 {
     size_t which = group_first(group), end = which + group_count(group);
-    bool plain = p->options->plain, improve = !plain && p->options->improve;
 
-    if (improve && !factor_group(p, index, group, why)) return false;
+    if (!ready_group(p, index, group, why)) return false;
     for (; which < end; which++) {
-        bool clip = !plain && !improve && p->options->clip && which != LINEAR_Q
-                    && which != LINEAR_K;
-        pack_job job = { NULL, weight_view(p, which), plain ? NULL : p->scale[group],
-                         clip ? p->clip_max : NULL, improve ? &p->tensor : NULL, NULL, 0 };
-        if (clip && !clip_linear(p, index, group, which, why)) return false;
-        if (improve && !improve_linear(p, index, group, which, why)) return false;
-        if (!pack_linear(p, &p->out->m.layers[index].linears[which], p->options->quant, job, index,
-                         gguf_name(index, which, "").text, why))
+        linear *l = &p->out->m.layers[index].linears[which];
+        unsigned char *memory = place_next(p, l, p->options->quant, why);
+        if (!memory || !quantize_rows(p, index, which, 0, l->out_features, memory, why))
             return false;
     }
     return true;
@@ -359,13 +384,15 @@ static bool pack_head(pipeline *p, failure *why)
     model *m = &p->out->m;
     size_t rows = m->head.out_features, columns = m->head.in_features;
     float *weight = malloc(rows * columns * sizeof *weight);
-    pack_job job = { NULL, awq_matrix_view(weight, AWQ_F32, rows, columns), NULL, NULL, NULL, NULL,
-                     0 };
+    unsigned char *memory;
     bool packed;
 
     if (!weight) return fail(why, "out of memory");
     linear_decode(p->c, &p->m->head, weight);
-    packed = pack_linear(p, &m->head, head_quant(p->options), job, NO_LAYER, "output head", why);
+    memory = place_next(p, &m->head, head_quant(p->options), why);
+    packed = memory
+             && round_rows(p, awq_matrix_view(weight, AWQ_F32, rows, columns),
+                           head_quant(p->options), 0, rows, memory, why);
     if (packed && m->tied) m->embedding = m->head;
     free(weight);
     return packed;
@@ -373,27 +400,31 @@ static bool pack_head(pipeline *p, failure *why)
 
 /* ---- the layers ------------------------------------------------------------------------------ */
 
-static bool quantize_layer(pipeline *p, size_t index, failure *why)
+void decode_linear(pipeline *p, size_t index, size_t which)
+{
+    linear_decode(p->c, &p->m->layers[index].linears[which], p->weights[which]);
+}
+
+static bool quantize_layer(pipeline *p, calibration *inputs, size_t index, failure *why)
 {
     size_t group, which;
 
-    if (!p->options->plain && !calibrate_layer(p, index, why)) return false;
-    for (which = 0; which < LINEARS; which++)
-        linear_decode(p->c, &p->m->layers[index].linears[which], p->weights[which]);
+    if (!p->options->plain && !calibrate_layer(p, inputs, index, why)) return false;
+    for (which = 0; which < LINEARS; which++) decode_linear(p, index, which);
     if (!p->options->plain && !search_and_fold(p, index, why)) return false;
     for (group = 0; group < INPUTS; group++)
         if (!pack_group(p, index, (input_group)group, why)) return false;
     return true;
 }
 
-static bool quantize_layers(pipeline *p, failure *why)
+static bool quantize_layers(pipeline *p, calibration *inputs, failure *why)
 {
     progress bar = progress_begin(p->options->plain ? "rounding to nearest" : "quantizing with AWQ",
                                   p->m->layers_count);
     size_t i;
 
     for (i = 0; i < p->m->layers_count; i++) {
-        if (!quantize_layer(p, i, why)) return false;
+        if (!quantize_layer(p, inputs, i, why)) return false;
         progress_step(&bar, i + 1);
     }
     progress_end(&bar);
@@ -506,7 +537,7 @@ static bool open_weights(pipeline *p, failure *why)
     return p->clip_max && p->importance ? true : fail(why, "out of memory");
 }
 
-static void close_pipeline(pipeline *p)
+void pipeline_close(pipeline *p)
 {
     size_t i;
 
@@ -520,25 +551,32 @@ static void close_pipeline(pipeline *p)
     free(p->hessian_memory.bytes);
     free(p->tensor_memory.bytes);
     free(p->work.bytes);
-    calibration_close(&p->inputs);
+}
+
+bool pipeline_open(pipeline *p, quantized_model *out, const model *m, compute *c,
+                   const quantize_options *options, failure *why)
+{
+    memset(p, 0, sizeof *p);
+    p->m = m;
+    p->c = c;
+    p->options = options;
+    p->out = out;
+    return open_output(out, m, options, why) && open_weights(p, why) && open_scales(p, why);
 }
 
 bool quantize_model(quantized_model *out, const model *m, compute *c, const token_list *text,
                     const quantize_options *options, failure *why)
 {
+    calibration inputs;
     pipeline p;
     bool done;
 
-    memset(&p, 0, sizeof p);
-    p.m = m;
-    p.c = c;
-    p.options = options;
-    p.out = out;
-    done = open_output(out, m, options, why) && open_weights(&p, why)
-           && open_scales(&p, why)
-           && (options->plain || calibration_open(&p.inputs, m, c, text, why))
-           && quantize_layers(&p, why);
-    close_pipeline(&p);
+    memset(&inputs, 0, sizeof inputs);
+    done = pipeline_open(&p, out, m, c, options, why)
+           && (options->plain || calibration_open(&inputs, m, c, text, why))
+           && quantize_layers(&p, &inputs, why);
+    pipeline_close(&p);
+    calibration_close(&inputs);
     if (!done) quantized_model_close(out);
     return done;
 }

@@ -87,7 +87,7 @@ static bool calibrate_layer(study *s, size_t index, failure *why)
     watch.context = s;
     for (group = 0; group < INPUTS; group++)
         if (!check(start_stats(s, group, index), index, "statistics", why)) return false;
-    return calibration_layer(&s->inputs, index, &watch, why);
+    return calibration_windows(&s->inputs, index, 0, s->inputs.windows, &watch, why);
 }
 
 /* ---- searches -------------------------------------------------------------------------------- */

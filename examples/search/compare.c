@@ -64,6 +64,22 @@ static bool choose_questions(comparison *c, failure *why)
     return added;
 }
 
+static bool write_questions(const comparison *c, failure *why)
+{
+    file_writer writer;
+    size_t i;
+
+    if (!c->options->questions_file) return true;
+    if (!file_write_begin(&writer, c->options->questions_file, why)) return false;
+    for (i = 0; i < c->questions.count; i++) {
+        const passage *item = &c->questions.items[i];
+        if (!file_write(&writer, c->questions.text + item->begin, item->end - item->begin, why)
+            || !file_write(&writer, "\n", 1, why))
+            return false;
+    }
+    return file_write_end(&writer, why);
+}
+
 /* ---- agreement ------------------------------------------------------------------------------- */
 
 static double product(const float *a, const float *b, size_t n)
@@ -123,7 +139,7 @@ static bool measure_overlap(const comparison *c, const float *texts, const float
 
     for (i = 0; opened && i < c->questions.count; i++) {
         const size_t *best = c->best + i * BEST;
-        out->overlap += (double)overlap(&index, questions + i * dim, best, why) / BEST;
+        out->overlap += (double)overlap(&index, questions + i * dim, best, why) / (double)BEST;
         if (index_find(&index, &kernels, questions + i * dim, &first, 1, why))
             out->first += first.passage == best[0];
     }
@@ -346,7 +362,7 @@ static bool prepare_truth(comparison *c, failure *why)
     size_t skipped = 0, i;
 
     if (!folder_add(&c->texts, &e->words, e->room, c->options->folder, &skipped, why)
-        || !choose_questions(c, why))
+        || !choose_questions(c, why) || !write_questions(c, why))
         return false;
     if (c->texts.count < 2 * BEST || c->questions.count == 0)
         return fail(why, "%s: %zu passages are too few to compare searches", c->options->folder,

@@ -32,15 +32,14 @@ static void describe_linear(const encoder *e, size_t layer, size_t which, linear
     l->in_features = which == LINEAR_DOWN ? e->ffn_dim : e->dim;
 }
 
+/*  Limits far beyond any such model, so that no size overflows, 32 bits or not. */
 static bool check_sizes(const encoder *e, failure *why)
 {
-    enum { LIMIT = 1 << 20 };       /* far beyond any such model, and products fit in size_t */
-
-    if (e->dim == 0 || e->heads == 0 || e->dim % e->heads != 0 || e->dim > LIMIT)
+    if (e->dim == 0 || e->heads == 0 || e->dim > 1u << 14 || e->dim % e->heads != 0)
         return fail(why, "%zu channels cannot be shared by %zu heads", e->dim, e->heads);
-    if (e->ffn_dim == 0 || e->ffn_dim > LIMIT || e->layers == 0 || e->layers > 1000)
+    if (e->ffn_dim == 0 || e->ffn_dim > 1u << 15 || e->layers == 0 || e->layers > 256)
         return fail(why, "%zu layers of %zu channels are not run", e->layers, e->ffn_dim);
-    if (e->vocabulary == 0 || e->vocabulary > LIMIT || e->room < 3 || e->room > LIMIT)
+    if (e->vocabulary == 0 || e->vocabulary > 1u << 20 || e->room < 3 || e->room > 1u << 14)
         return fail(why, "%zu words and %zu tokens to a text are not run", e->vocabulary, e->room);
     return e->norm_epsilon > 0 ? true : fail(why, "the epsilon of its norms is not > 0");
 }

@@ -20,6 +20,7 @@ found() {
         cmocka)    pkg-config --exists cmocka ;;
         benchmark) test -e /usr/include/benchmark/benchmark.h || pkg-config --exists benchmark ;;
         json)      echo '#include <jansson.h>' | cc -E -x c - ;;
+        mpi)       command -v mpirun && command -v mpicc && echo '#include <mpi.h>' | mpicc -E -x c - ;;
         openblas)  echo 'int main(void) { return 0; }' | cc -o /dev/null -x c - -lopenblas ;;
         arm-cc)    command -v arm-none-eabi-gcc ;;
         arm-libc)  arm-none-eabi-gcc --specs=picolibc.specs -E -x c /dev/null ;;
@@ -42,6 +43,7 @@ package() {
         cmocka)    echo libcmocka-dev ;;
         benchmark) echo libbenchmark-dev ;;
         json)      echo libjansson-dev ;;
+        mpi)       echo openmpi-bin libopenmpi-dev ;;
         openblas)  echo libopenblas-dev ;;
         arm-cc)    echo gcc-arm-none-eabi ;;
         arm-libc)  echo picolibc-arm-none-eabi ;;

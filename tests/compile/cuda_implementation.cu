@@ -1,0 +1,2 @@
+#define AWQ_CUDA_IMPLEMENTATION
+#include "awq_cuda.cuh"
