@@ -3,19 +3,21 @@
 
     pip install numpy onnx onnxruntime safetensors tokenizers
     search compare MODEL FOLDER --write-questions questions.txt
-    python speed_onnxruntime.py MODEL questions.txt [THREADS]
+    python speed_onnxruntime.py MODEL questions.txt
 
 The graph is built here from model.safetensors. Sentences are sorted by length and padded in batches;
-the fastest of several batch sizes counts. Rates are medians of 5 and include tokenizing, as those of
-`search compare` do.
+the fastest of several batch sizes counts. Rates are medians of 5 in processor time on one thread and
+include tokenizing, as those of `search compare --threads 1` do.
 """
 import json
+import os
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 try:
     import numpy as np
     import onnx
@@ -129,21 +131,21 @@ def rate(session, tokenizer, sentences):
     for batch in BATCHES:
         seconds = []
         for _ in range(ROUNDS):
-            start = time.perf_counter()
+            start = time.process_time()
             encode(session, tokenizer, sentences, batch)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
         best = max(best, len(sentences) / statistics.median(seconds))
     return best
 
 
 def main():
-    if len(sys.argv) not in (3, 4):
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
-    folder, threads = Path(sys.argv[1]), int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    folder = Path(sys.argv[1])
     sentences = Path(sys.argv[2]).read_text(encoding="utf-8").splitlines()
     tokenizer = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     with tempfile.TemporaryDirectory() as work:
         fp32, int8 = f"{work}/fp32.onnx", f"{work}/int8.onnx"
         Graph(folder).build(fp32)
