@@ -29,6 +29,7 @@ help:
 	@echo 'make web         the same in a browser, served on PORT=8000'
 	@echo 'make convert     other layouts for a quantized model; ARGS="IN --list", "IN OUT --to gptq"'
 	@echo 'make mpi         quantize and run that LLM by several processes (Open MPI); RANKS="1 2 3 4"'
+	@echo 'make python      the same layer from Python: table and picture; ARGS="--bits 3"'
 	@echo 'make test        all tests; installs cmake, cmocka, clang where they are missing'
 	@echo 'make sanitize    the tests again under the address and undefined-behaviour sanitizers'
 	@echo 'make test-cuda   the CUDA header: all cases under emulation, every architecture compiled'
@@ -42,6 +43,7 @@ help:
 	@echo 'make count-isa   instructions per multiply-accumulate there; ISA=aarch64/i8mm'
 	@echo 'make bench       speed beside error and size; ARGS=--benchmark_filter=...'
 	@echo 'make bench-report   the same beside other libraries, into docs/performance.md (half an hour)'
+	@echo 'make shared      the shared library, for other languages: build/shared/'
 	@echo 'make install     header, library, find_package(awq) and pkg-config into PREFIX=$(PREFIX)'
 	@echo 'make clean       remove $(BUILD)/'
 
@@ -85,6 +87,18 @@ $(BUILD)/search/search: $(SEARCH) $(wildcard examples/search/*.h) $(HEADERS)
 	    echo -DSEARCH_OPENBLAS -lopenblas); set -x; \
 	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) $(SEARCH) -o $@ $(EXAMPLE_LIBS) -ljansson $$blas
 
+python: shared $(BUILD)/venv/ready
+	AWQ_LIBRARY=$(BUILD)/shared $(BUILD)/venv/bin/python examples/python/lesson.py \
+	    --picture $(BUILD)/python.png $(ARGS)
+
+# NumPy and matplotlib from PyPI; where that is out of reach, Debian's.
+$(BUILD)/venv/ready: examples/python/requirements.txt
+	@$(NEED) venv
+	python3 -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet -r $< || { $(NEED) numpy matplotlib && \
+	    /usr/bin/python3 -m venv --clear --system-site-packages $(@D); }
+	@touch $@
+
 CONVERT = $(wildcard examples/convert/*.c) $(addprefix examples/llm/,names.c rope.c rope_order.c hf_config.c)
 
 $(BUILD)/convert/convert: $(CONVERT) $(wildcard examples/convert/*.h examples/llm/*.h) $(FORMATS) $(HEADERS)
@@ -93,15 +107,15 @@ $(BUILD)/convert/convert: $(CONVERT) $(wildcard examples/convert/*.h examples/ll
 	$(CC) $(EXAMPLE_CFLAGS) $(CONVERT) $(FORMATS) -o $@ $(EXAMPLE_LIBS) -ljansson
 
 # The parts of examples/llm without its main program.
-LLM_PARTS = $(filter-out %/main.c %/study.c,$(wildcard examples/llm/*.c)) $(COMMON)
+LLM_PARTS = $(filter-out %/main.c %/study.c,$(wildcard examples/llm/*.c)) $(FORMATS) $(COMMON)
 
 mpi: $(BUILD)/mpi/mpi
 	MODEL='$(MODEL)' CALIB='$(CALIB)' RANKS='$(RANKS)' sh examples/mpi/run.sh $(BUILD)/mpi $(ARGS)
 
-$(BUILD)/mpi/mpi: $(wildcard examples/mpi/*.c examples/mpi/*.h examples/llm/*.h) $(LLM_PARTS) $(FORMATS) $(HEADERS)
+$(BUILD)/mpi/mpi: $(wildcard examples/mpi/*.c examples/mpi/*.h examples/llm/*.h) $(LLM_PARTS) $(HEADERS)
 	@$(NEED) cc json mpi
 	@mkdir -p $(@D)
-	OMPI_CC='$(CC)' mpicc $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/mpi $(wildcard examples/mpi/*.c) $(LLM_PARTS) $(FORMATS) \
+	OMPI_CC='$(CC)' mpicc $(EXAMPLE_CFLAGS) $(NATIVE) -Iexamples/mpi $(wildcard examples/mpi/*.c) $(LLM_PARTS) \
 	    -o $@ $(EXAMPLE_LIBS) -ljansson
 
 # ---- tests ---------------------------------------------------------------------------------------
@@ -156,7 +170,7 @@ count-isa:
 	bash tests/scripts/count.sh $(BUILD)/count $(ISA)
 
 tools:
-	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang fuzzer
+	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang fuzzer numpy
 
 # ---- measuring, installing -----------------------------------------------------------------------
 
@@ -180,6 +194,12 @@ bench-report: bench-build bench-peers
 	$(BUILD)/peers/bin/python bench/report.py --bench $(AWQ_BENCH) \
 	    --peers $(BUILD)/peers/bin/python --results $(BUILD)/report $(ARGS)
 
+shared:
+	@$(NEED) cc cmake
+	@cmake -S . -B $(BUILD)/shared -DCMAKE_BUILD_TYPE=Release -DAWQ_BUILD_TESTS=OFF \
+	    -DBUILD_SHARED_LIBS=ON >/dev/null
+	cmake --build $(BUILD)/shared
+
 install:
 	@$(NEED) cc cmake
 	cmake -S . -B $(BUILD)/install -DCMAKE_BUILD_TYPE=Release -DAWQ_BUILD_TESTS=OFF \
@@ -190,7 +210,7 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help demo llm search web convert mpi test test-cuda test-web golden sanitize fuzz mutants \
-        firmware board test-isa count-isa \
-        tools bench bench-build bench-peers bench-report install clean
+.PHONY: help demo llm search web convert mpi python test test-web test-cuda golden sanitize fuzz \
+        mutants firmware board test-isa count-isa tools bench bench-build bench-peers bench-report \
+        shared install clean
 .DEFAULT_GOAL := help

@@ -34,7 +34,9 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
-#if defined(__x86_64__) || defined(_M_X64)
+/* gcc for Windows keeps 32-byte vectors on a stack aligned to 16 (its bug 54412): portable only. */
+#if defined(_WIN32) && defined(__GNUC__) && !defined(__clang__)
+#elif defined(__x86_64__) || defined(_M_X64)
 #define AWQ__X86
 #include <immintrin.h>
 #ifdef _MSC_VER

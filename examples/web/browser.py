@@ -87,7 +87,7 @@ class Browser:
     def processor_seconds(self):
         """Of all the browser's processes so far; Linux."""
         parents, seconds = {}, {}
-        for entry in os.listdir("/proc"):
+        for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
                 with open(f"/proc/{entry}/stat", encoding="ascii", errors="replace") as file:
                     fields = file.read().rpartition(")")[2].split()

@@ -28,3 +28,10 @@ plain=(-fno-stack-protector -U_FORTIFY_SOURCE)
 # Every configuration macro, one per line in config.txt: name, then the flags that set it.
 config_names() { awk '!/^#/ && NF { print $1 }' "$sources/config.txt"; }
 config_flags() { awk -v name="$1" '$1 == name { $1 = ""; print }' "$sources/config.txt"; }
+
+# The functions that the header declares, after the preprocessor: AWQDEF is spelled as a marker.
+declared() {                # compiler, flags
+    "$1" -std=c99 -I"$root" -E -P "-DAWQDEF=AWQ_DECLARES" "${@:2}" "$sources/header_twice.c" |
+        tr '\n' ' ' | grep -o 'AWQ_DECLARES[^(;]*(' | grep -o 'awq_[a-z0-9_]* *(' | tr -d ' (' |
+        sort -u | grep . || fail "found no declaration in awq.h"
+}

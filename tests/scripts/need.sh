@@ -32,6 +32,8 @@ found() {
         wasi-libc) ls /usr/include/wasm32-wasi/stdlib.h /usr/lib/llvm-19/lib/clang/19/lib/wasi ;;
         fuzzer)    ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a ;;
         venv)      python3 -c 'import ensurepip, venv' ;;
+        numpy|matplotlib)
+                   /usr/bin/python3 -c "import $1" || python3 -c "import $1" ;;
         *)         command -v "$1" ;;
     esac >/dev/null 2>&1
 }
@@ -58,6 +60,8 @@ package() {
         fuzzer)    echo clang libclang-rt-dev ;;
         node)      echo nodejs ;;
         venv)      echo python3-venv ;;
+        numpy|matplotlib)
+                   echo "python3-$1" ;;
         *)         echo "$1" ;;
     esac
 }
