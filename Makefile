@@ -42,6 +42,7 @@ help:
 	@echo 'make test-web    the page of make web in headless Chromium: the answers of the native host'
 	@echo 'make count-isa   instructions per multiply-accumulate there; ISA=aarch64/i8mm'
 	@echo 'make bench       speed beside error and size; ARGS=--benchmark_filter=...'
+	@echo 'make time-7b     time and memory of every step on the linears of a 7B model; ARGS="--layers 32"'
 	@echo 'make bench-report   the same beside other libraries, into docs/performance.md (half an hour)'
 	@echo 'make shared      the shared library, for other languages: build/shared/'
 	@echo 'make install     header, library, find_package(awq) and pkg-config into PREFIX=$(PREFIX)'
@@ -183,6 +184,14 @@ bench-build:
 	    -DAWQ_BUILD_TESTS=OFF -DAWQ_BUILD_BENCH=ON
 	cmake --build $(BENCH_BUILD) --parallel $(JOBS)
 
+time-7b: $(BUILD)/time-7b/seven_b
+	$(BUILD)/time-7b/seven_b $(ARGS)
+
+$(BUILD)/time-7b/seven_b: bench/seven_b.c $(HEADERS)
+	@$(NEED) cc
+	@mkdir -p $(@D)
+	$(CC) $(EXAMPLE_CFLAGS) bench/seven_b.c -o $@ $(EXAMPLE_LIBS)
+
 # The peers are optional: what is not there is named in the report. PEERS= adds packages.
 bench-peers:
 	@$(NEED) venv
@@ -212,5 +221,5 @@ clean:
 
 .PHONY: help demo llm search web convert mpi python test test-web test-cuda golden sanitize fuzz \
         mutants firmware board test-isa count-isa tools bench bench-build bench-peers bench-report \
-        shared install clean
+        time-7b shared install clean
 .DEFAULT_GOAL := help

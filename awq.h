@@ -463,7 +463,9 @@ AWQDEF awq_clip_config awq_clip_preset(awq_quant quant);
               clip_max [out_features][groups]: bounds |w s|
     Memory    scratch: awq_clip_scratch_size() bytes, aligned for double; 0 from it: overflow
     Errors    NULL, SHAPE, CONFIG (loss: rows, sketch, Gram or diagonal), DTYPE, MEMORY, DATA, SCALE
-    Threads   rows are spread over `parallel`
+    Threads   rows are spread over `parallel`, 64 at a time
+    Numerics  with as many tokens (or sketch rows) as inputs in a group, up to 128, the loss is
+              d G d, G the Gram matrix of the group's inputs: the same but for fp32 rounding
     Source    llm-awq auto_clip.py (leave q_proj and k_proj alone, as it does) */
 AWQDEF size_t     awq_clip_scratch_size(const awq_inputs *inputs, awq_matrix weight,
                                         const awq_clip_config *config,
@@ -592,7 +594,8 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
               worker; 0 from it: overflow
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA: a weight, or a scale of the tensor, is not
               finite (> 0)
-    Threads   rows are spread over `parallel`; no result depends on the split
+    Threads   rows are spread over `parallel`, up to 256 share what they read of H; no result
+              depends on the split
     Source    as awq_hessian_init; coordinate descent: Behdin et al., QuantEase, 2023             */
 typedef struct awq_round_config { int passes, refit; } awq_round_config;
 AWQDEF size_t     awq_round_scratch_size(size_t in_features, const awq_parallel *parallel);
@@ -1696,7 +1699,7 @@ static void awq__error_group(const awq__source *src, const awq_quant *quant, siz
     awq__fake_group(src, quant, row, begin, end, clip, grid, out);
     for (col = begin; col < end; col += AWQ__CHUNK) {
         size_t n = awq__min(AWQ__CHUNK, end - col);
-        awq__load_row(src->weight, row, col, n, w);
+        src->k->load_scaled(awq__at(src->weight, row, col), src->weight.dtype, NULL, n, w);
         for (i = 0; i < n; i++) out[col - begin + i] -= w[i];
     }
 }
@@ -1996,42 +1999,71 @@ AWQDEF awq_search_config awq_search_preset(awq_preset preset, awq_quant quant) {
     return config;
 }
 
-/* v[c] += |w[c]| / max|w| of the group, for one row; w, in one piece, is a chunk at a time */
-static awq_status awq__add_weight_stat(awq_matrix weight, size_t row, size_t begin, size_t end,
-                                       double *v, size_t matrix, awq_where *where) {
+/* The mean over rows on its way, for all groups of columns. */
+typedef struct awq__weight_stats {
+    void (*load)(const void *from, awq_dtype dtype, const float *scale, size_t n, float *u);
+    const awq_matrix *weights;
+    size_t weight_count, size; /* of a group */
+    double *v;                 /* [in_features] */
+} awq__weight_stats;
+
+/* v[c] += |w[c]| / max|w| of the group, for one row; what is not finite makes v NaN */
+static void awq__add_weight_stat(const awq__weight_stats *t, awq_matrix weight, size_t row,
+                                 size_t begin, size_t end) {
     float w[AWQ__CHUNK], largest = 0;
-    size_t col, i;
-    for (col = begin; col < end; col += AWQ__CHUNK) {
-        size_t n = awq__min(AWQ__CHUNK, end - col), bad;
-        awq__load_row(weight, row, col, n, w);
-        if ((bad = awq__find_bad(w, n)) < n)
-            return awq__fail(where, AWQ_ERR_DATA, matrix, row, col + bad);
+    size_t col, i, n = 0;
+    for (col = begin; col < end; col += n) {
+        n = awq__min(AWQ__CHUNK, end - col);
+        t->load(awq__at(weight, row, col), weight.dtype, NULL, n, w);
         for (i = 0; i < n; i++) largest = awq__abs(w[i]) > largest ? awq__abs(w[i]) : largest;
     }
-    for (col = begin; col < end; col += AWQ__CHUNK) {
-        size_t n = awq__min(AWQ__CHUNK, end - col);
-        awq__load_row(weight, row, col, n, w);
-        for (i = 0; i < n; i++) v[col + i] += (double)(awq__abs(w[i]) / (largest + 1e-6f));
+    for (col = begin; col < end; col += n) {
+        n = awq__min(AWQ__CHUNK, end - col);
+        if (end - begin > AWQ__CHUNK)
+            t->load(awq__at(weight, row, col), weight.dtype, NULL, n, w);
+        for (i = 0; i < n; i++) t->v[col + i] += (double)(awq__abs(w[i]) / (largest + 1e-6f));
+    }
+}
+
+/* Groups [begin, end) of all rows: a channel's sum is in row order whatever the split. */
+static void awq__add_weight_stats(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__weight_stats *t = (const awq__weight_stats *)arg;
+    size_t m, row, group, in = t->weights[0].cols;
+    (void)worker;
+    for (m = 0; m < t->weight_count; m++)
+        for (row = 0; row < t->weights[m].rows; row++)
+            for (group = begin; group < end; group++)
+                awq__add_weight_stat(t, t->weights[m], row, group * t->size,
+                                     awq__min((group + 1) * t->size, in));
+}
+
+static awq_status awq__weight_means(awq__weight_stats *t, const awq_parallel *parallel,
+                                    awq_where *where) {
+    size_t m, c, in = t->weights[0].cols;
+    double rows = 0;
+    for (c = 0; c < in; c++) t->v[c] = 0;
+    awq__run(parallel, awq__ceil_div(in, t->size), 1, awq__add_weight_stats, t);
+    for (m = 0; m < t->weight_count; m++) rows += (double)t->weights[m].rows;
+    for (c = 0; c < in; c++) {
+        t->v[c] /= rows;
+        if (t->v[c] >= 0) continue;
+        for (m = 0; m < t->weight_count; m++) AWQ__TRY(awq__check_finite(t->weights[m], m, where));
     }
     return AWQ_OK;
 }
 
 AWQDEF awq_status awq_weight_stat(const awq_matrix *weights, size_t weight_count, int group_size,
                                   double *out, awq_where *where) {
-    size_t m, row, begin, c, in, size, rows = 0;
+    awq__weight_stats t;
     AWQ__TRY(awq__check_weights(weights, weight_count));
     if (!out) return AWQ_ERR_NULL;
-    in = weights[0].cols;
-    if (awq_group_count(in, group_size) == 0) return AWQ_ERR_CONFIG;
-    size = awq__group_size(in, group_size);
-    for (c = 0; c < in; c++) out[c] = 0;
-    for (m = 0; m < weight_count; m++)
-        for (row = 0; row < weights[m].rows; row++, rows++)
-            for (begin = 0; begin < in; begin += size)
-                AWQ__TRY(awq__add_weight_stat(weights[m], row, begin, awq__min(begin + size, in),
-                                              out, m, where));
-    for (c = 0; c < in; c++) out[c] /= (double)rows;
-    return AWQ_OK;
+    if (awq_group_count(weights[0].cols, group_size) == 0) return AWQ_ERR_CONFIG;
+    t.load = awq__load_scaled_portable;
+    t.weights = weights;
+    t.weight_count = weight_count;
+    t.size = awq__group_size(weights[0].cols, group_size);
+    t.v = out;
+    return awq__weight_means(&t, NULL, where);
 }
 
 /* powf, but through double: the same float from every libm, or very nearly */
@@ -2178,13 +2210,19 @@ static awq_status awq__check_search(const awq_search_config *config, const awq_i
 
 static awq_status awq__search_stats(awq__search_state *state, const awq_search_config *config,
                                     const awq_inputs *inputs, const awq_matrix *weights,
-                                    size_t weight_count, awq_where *where) {
+                                    size_t weight_count, const awq_parallel *parallel,
+                                    awq_where *where) {
     size_t i, in = weights[0].cols;
     int by_maximum = config->rule == AWQ_SCALE_MAX;
+    awq__weight_stats means;
+    means.load = state->task.k->load_scaled;
+    means.weights = weights;
+    means.weight_count = weight_count;
+    means.size = awq__group_size(in, config->quant.group_size);
+    means.v = state->weight_stat;
     for (i = 0; i < in; i++) state->weight_stat[i] = 0;
     if (awq__reads_weights(config->rule))
-        AWQ__TRY(awq_weight_stat(weights, weight_count, config->quant.group_size,
-                                 state->weight_stat, where));
+        AWQ__TRY(awq__weight_means(&means, parallel, where));
     else if (inputs->loss == AWQ_LOSS_CALLBACK) /* other losses notice by themselves */
         for (i = 0; i < weight_count; i++) AWQ__TRY(awq__check_finite(weights[i], i, where));
     AWQ__TRY(
@@ -2357,7 +2395,7 @@ AWQDEF awq_status awq_search(const awq_kernels *k, const awq_search_config *conf
     awq__set_kernels(&state.task, k);
     state.task.quant = &config->quant;
     state.evidence.as_bytes = awq__fits_bytes(&state.task, state.total_rows);
-    AWQ__TRY(awq__search_stats(&state, config, inputs, weights, weight_count, where));
+    AWQ__TRY(awq__search_stats(&state, config, inputs, weights, weight_count, parallel, where));
 
     memset(&best, 0, sizeof best);
     all.state = &state;
@@ -2558,6 +2596,7 @@ typedef struct awq__clip_state {
     awq__evidence evidence;
     awq__source source;
     float *d; /* [workers][AWQ__ROWS][group] */
+    float *block; /* [workers][group][group] Gram matrix of the group at work, or NULL: x itself */
     float *clip_max;
 } awq__clip_state;
 
@@ -2570,6 +2609,9 @@ static void awq__clip_layout(awq__clip_state *state, awq__arena *arena, const aw
     state->d =
         (float *)awq__take(arena, awq__mul(awq__mul(awq__workers(parallel), AWQ__ROWS), group),
                            sizeof(float));
+    if (group <= AWQ__CHUNK && group <= state->evidence.tokens)
+        state->block = (float *)awq__take(
+            arena, awq__mul(awq__workers(parallel), group * group), sizeof(float));
 }
 
 AWQDEF size_t awq_clip_scratch_size(const awq_inputs *inputs, awq_matrix weight,
@@ -2582,39 +2624,78 @@ AWQDEF size_t awq_clip_scratch_size(const awq_inputs *inputs, awq_matrix weight,
     return awq__size_or_0(awq__add(arena.used, 64));
 }
 
-/* max |u| of a group */
-static float awq__group_peak(const awq__source *src, size_t row, size_t begin, size_t end) {
-    float u[AWQ__CHUNK], peak = 0;
-    size_t col, i;
-    for (col = begin; col < end; col += AWQ__CHUNK) {
-        size_t n = awq__min(AWQ__CHUNK, end - col);
-        awq__load_scaled(src, row, col, n, u);
-        for (i = 0; i < n; i++) peak = awq__abs(u[i]) > peak ? awq__abs(u[i]) : peak;
+/* The losses of up to AWQ__ROWS errors d of a group. */
+typedef void awq__clip_losses(const awq__clip_state *state, const float *d, size_t rows,
+                              size_t begin, size_t end, const float *block, double *loss);
+
+static void awq__clip_losses_of_x(const awq__clip_state *state, const float *d, size_t rows,
+                                  size_t begin, size_t end, const float *block, double *loss) {
+    (void)block;
+    awq__row_losses(state->k, &state->evidence, d, rows, end - begin, begin, end, loss);
+}
+
+/* d G d; rows that are not asked for are there, and cost less than a short tile. */
+static void awq__clip_losses_of_block(const awq__clip_state *state, const float *d, size_t rows,
+                                      size_t begin, size_t end, const float *block, double *loss) {
+    float z[AWQ__ROWS][AWQ__CHUNK];
+    size_t r, i, l, n = end - begin;
+    memset(z, 0, sizeof z);
+    state->k->add_products(z[0], AWQ__CHUNK, AWQ__ROWS, n, d, n, 1, block, n, n);
+    for (r = 0; r < rows; r++) {
+        double sum[AWQ__TILE / 2] = { 0 };
+        for (i = 0; i + AWQ__TILE / 2 <= n; i += AWQ__TILE / 2)
+            for (l = 0; l < AWQ__TILE / 2; l++)
+                sum[l] += (double)d[r * n + i + l] * (double)z[r][i + l];
+        for (; i < n; i++) sum[0] += (double)d[r * n + i] * (double)z[r][i];
+        for (l = 1; l < AWQ__TILE / 2; l++) sum[0] += sum[l];
+        loss[r] = sum[0] > 0 ? sum[0] : 0;
     }
-    return peak;
+}
+
+/* block = sum over tokens of w_t x_t x_t^T, channels [begin, end) */
+static void awq__clip_block(const awq__clip_state *state, size_t begin, size_t end, float *block) {
+    const awq__evidence *e = &state->evidence;
+    size_t n = end - begin, tile, c, t;
+    memset(block, 0, n * n * sizeof *block);
+    for (tile = 0; tile < e->tokens / AWQ__TILE; tile++) {
+        const float *xt = e->xt + (tile * e->in_features + begin) * AWQ__TILE;
+        const float *w = e->token_weight ? e->token_weight + tile * AWQ__TILE : NULL;
+        float x[AWQ__TILE][AWQ__CHUNK];
+        for (t = 0; t < AWQ__TILE; t++)
+            for (c = 0; c < n; c++) x[t][c] = (w ? w[t] : 1) * xt[c * AWQ__TILE + t];
+        state->k->add_products(block, n, n, n, xt, AWQ__TILE, 1, x[0], AWQ__CHUNK, AWQ__TILE);
+    }
+}
+
+/* The error of one bound of one group, whose range is [lo, hi]. */
+static void awq__clip_error(const awq__clip_state *state, size_t row, size_t begin, size_t end,
+                            float bound, float lo, float hi, float *d) {
+    awq__grid grid;
+    lo = lo < -bound ? -bound : lo;
+    hi = hi > bound ? bound : hi;
+    (void)awq__fit_range(&state->config->quant, lo, hi, &grid);
+    awq__error_group(&state->source, &state->config->quant, row, begin, end, bound, grid, d);
 }
 
 /* The best bound of one group; AWQ__ROWS candidates at a time share a pass over the inputs. */
 static float awq__clip_group(const awq__clip_state *state, size_t row, size_t begin, size_t end,
-                             float *d) {
+                             float *d, const float *block) {
     const awq_clip_config *config = state->config;
-    float peak = awq__group_peak(&state->source, row, begin, end), best = peak;
+    awq__clip_losses *losses = block ? awq__clip_losses_of_block : awq__clip_losses_of_x;
+    float u[AWQ__CHUNK], lo, hi, peak, best;
     double best_loss = HUGE_VAL, loss[AWQ__ROWS];
     int i, j, points = config->grid_points;
     size_t n = end - begin;
+    (void)awq__group_range(&state->source, row, begin, end, FLT_MAX, u, &lo, &hi, NULL);
+    best = peak = -lo > hi ? -lo : hi;
     for (i = 0; i < points; i += AWQ__ROWS) {
         int count = points - i < AWQ__ROWS ? points - i : AWQ__ROWS;
         float bound[AWQ__ROWS];
         for (j = 0; j < count; j++) {
-            float u[AWQ__CHUNK];
-            awq__grid grid;
             bound[j] = peak * (float)(1.0 - (double)(i + j) / config->grid_steps);
-            (void)awq__fit_group(&state->source, &config->quant, row, begin, end, bound[j], u,
-                                 &grid, NULL);
-            awq__error_group(&state->source, &config->quant, row, begin, end, bound[j], grid,
-                             d + (size_t)j * n);
+            awq__clip_error(state, row, begin, end, bound[j], lo, hi, d + (size_t)j * n);
         }
-        awq__row_losses(state->k, &state->evidence, d, (size_t)count, n, begin, end, loss);
+        losses(state, d, (size_t)count, begin, end, block, loss);
         for (j = 0; j < count; j++)
             if (loss[j] < best_loss) {
                 best_loss = loss[j];
@@ -2624,16 +2705,24 @@ static float awq__clip_group(const awq__clip_state *state, size_t row, size_t be
     return best;
 }
 
+#define AWQ__CLIP_STEP 64 /* rows that are worth a block */
+
+/* Group by group, so that what is known of its inputs stays in the cache. */
 static void awq__clip_rows(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__clip_state *state = (const awq__clip_state *)arg;
     size_t in = state->source.weight.cols,
            size = awq__group_size(in, state->config->quant.group_size);
-    float *d = state->d + worker * AWQ__ROWS * size,
-          *out = state->clip_max + begin * awq__ceil_div(in, size);
-    size_t row, col;
-    for (row = begin; row < end; row++)
-        for (col = 0; col < in; col += size)
-            *out++ = awq__clip_group(state, row, col, awq__min(col + size, in), d);
+    size_t groups = awq__ceil_div(in, size), group, row;
+    float *d = state->d + worker * AWQ__ROWS * size;
+    float *block = state->block ? state->block + worker * size * size : NULL;
+    memset(d, 0, AWQ__ROWS * size * sizeof *d);
+    for (group = 0; group < groups; group++) {
+        size_t first = group * size, last = awq__min(first + size, in);
+        if (block) awq__clip_block(state, first, last, block);
+        for (row = begin; row < end; row++)
+            state->clip_max[row * groups + group] =
+                awq__clip_group(state, row, first, last, d, block);
+    }
 }
 
 AWQDEF awq_status awq_clip_search(const awq_kernels *k, const awq_clip_config *config,
@@ -2664,7 +2753,7 @@ AWQDEF awq_status awq_clip_search(const awq_kernels *k, const awq_clip_config *c
     state.clip_max = clip_max;
     AWQ__TRY(awq__check_groups(&state.source, &config->quant, where));
     AWQ__TRY(awq__evidence_fill(&state.evidence, inputs, 1, where));
-    awq__run(parallel, weight.rows, 1, awq__clip_rows, &state);
+    awq__run(parallel, weight.rows, AWQ__CLIP_STEP, awq__clip_rows, &state);
     return AWQ_OK;
 }
 
@@ -3036,13 +3125,15 @@ AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *
 
 /* ---- the factor of H: blocked Cholesky, AWQ__CHUNK columns at a time ------------------------- */
 
-#define AWQ__STRIP 64 /* columns of X in a large product: AWQ__CHUNK rows of them fit the L1 cache */
+#define AWQ__STRIP 64 /* columns of a large product at a time: AWQ__CHUNK rows fit the L1 cache */
 
 typedef struct awq__factoring {
     const awq_kernels *k;
     size_t in, begin, n; /* columns [begin, begin + n) are being eliminated */
+    const float *gram;
+    const uint32_t *order;
     float *factor;
-    float *added;
+    float *added;  /* [in] to the diagonal */
     float *corner; /* [AWQ__CHUNK][AWQ__CHUNK] the block on the diagonal, transposed and negated */
     float *panel;  /* [strips][AWQ__CHUNK][AWQ__STRIP] what stands below it, too */
     float floor_of_pivot;
@@ -3126,16 +3217,40 @@ static void awq__factor_rest(void *arg, size_t begin, size_t end, size_t worker)
     }
 }
 
-/* The strict lower triangle is copied above the diagonal, block by block: both sides are read and
-   written in lines. */
-static void awq__mirror(float *m, size_t in, int upwards) {
-    size_t row, col, i, j;
-    for (row = 0; row < in; row += AWQ__TILE)
-        for (col = 0; col <= row; col += AWQ__TILE)
-            for (i = row; i < awq__min(row + AWQ__TILE, in); i++)
-                for (j = col; j < awq__min(col + AWQ__TILE, i); j++)
-                    if (upwards) m[j * in + i] = m[i * in + j];
-                    else m[i * in + j] = m[j * in + i];
+/* One triangle of a square matrix onto the other, tile by tile: both sides are read and written in
+   lines. */
+typedef struct awq__mirroring {
+    float *m;
+    size_t in;
+    int upwards; /* the lower one is copied */
+} awq__mirroring;
+
+static void awq__mirror_tile(const awq__mirroring *t, size_t row, size_t col) {
+    size_t in = t->in, i, j;
+    for (i = row; i < awq__min(row + AWQ__TILE, in); i++)
+        for (j = col; j < awq__min(col + AWQ__TILE, i); j++)
+            if (t->upwards) t->m[j * in + i] = t->m[i * in + j];
+            else t->m[i * in + j] = t->m[j * in + i];
+}
+
+/* Tiles of rows p from the top and from the bottom, so that every index costs the same. */
+static void awq__mirror_rows(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__mirroring *t = (const awq__mirroring *)arg;
+    size_t tiles = awq__ceil_div(t->in, AWQ__TILE), p, c;
+    (void)worker;
+    for (p = begin; p < end; p++) {
+        for (c = 0; c <= p; c++) awq__mirror_tile(t, p * AWQ__TILE, c * AWQ__TILE);
+        for (c = 0; tiles - 1 - p > p && c <= tiles - 1 - p; c++)
+            awq__mirror_tile(t, (tiles - 1 - p) * AWQ__TILE, c * AWQ__TILE);
+    }
+}
+
+static void awq__mirror(float *m, size_t in, int upwards, const awq_parallel *parallel) {
+    awq__mirroring t;
+    t.m = m;
+    t.in = in;
+    t.upwards = upwards;
+    awq__run(parallel, awq__ceil_div(awq__ceil_div(in, AWQ__TILE), 2), 1, awq__mirror_rows, &t);
 }
 
 static void awq__factor(awq__factoring *f, const awq_parallel *parallel) {
@@ -3148,7 +3263,7 @@ static void awq__factor(awq__factoring *f, const awq_parallel *parallel) {
         awq__run(parallel, awq__ceil_div(awq__ceil_div(left, AWQ__STRIP), 2), 1, awq__factor_rest,
                  f);
     }
-    awq__mirror(f->factor, f->in, 1);
+    awq__mirror(f->factor, f->in, 1, parallel);
 }
 
 /* Channels by rising activation, so that the last row has the largest: a heap sort. */
@@ -3201,24 +3316,41 @@ static double awq__mean_diagonal(const awq_stats *stats, const float *scale, flo
     return mean > 0 ? mean : 1;
 }
 
-/* P (H + damping) P^T, to be factored in place */
-static awq_status awq__permute_gram(awq__factoring *f, const awq_stats *stats, const float *scale,
-                                    double damping, const uint32_t *order, awq_where *where) {
-    size_t in = f->in, i, j;
+/* What is added to the diagonal, in order. */
+static awq_status awq__damp(awq__factoring *f, const awq_stats *stats, const float *scale,
+                            double damping, awq_where *where) {
+    size_t i, in = f->in;
     f->floor_of_pivot = FLT_MAX;
     for (i = 0; i < in; i++) {
-        const float *from = stats->gram + order[i] * in;
-        float *row = f->factor + i * in;
-        double s = scale ? (double)scale[order[i]] : 1;
+        size_t c = f->order[i];
+        double s = scale ? (double)scale[c] : 1;
         float extra = (float)(damping * s * s);
-        if (!awq__is_finite(extra + from[order[i]]) || !(extra > 0))
-            return awq__fail(where, AWQ_ERR_DATA, 0, 0, order[i]);
-        for (j = 0; j <= i; j++) row[j] = from[order[j]];
-        row[i] += extra;
+        if (!awq__is_finite(extra + stats->gram[c * in + c]) || !(extra > 0))
+            return awq__fail(where, AWQ_ERR_DATA, 0, 0, c);
         f->added[i] = extra;
         if (extra < f->floor_of_pivot) f->floor_of_pivot = extra;
     }
     return AWQ_OK;
+}
+
+/* Row i of P (H + damping) P^T, to be factored in place. */
+static void awq__permute_row(const awq__factoring *f, size_t i) {
+    const float *from = f->gram + f->order[i] * f->in;
+    float *row = f->factor + i * f->in;
+    size_t j;
+    for (j = 0; j <= i; j++) row[j] = from[f->order[j]];
+    row[i] += f->added[i];
+}
+
+/* Rows i from the top and from the bottom: every i costs the same. */
+static void awq__permute_gram(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__factoring *f = (const awq__factoring *)arg;
+    size_t i;
+    (void)worker;
+    for (i = begin; i < end; i++) {
+        awq__permute_row(f, i);
+        awq__permute_row(f, f->in - 1 - i);
+    }
 }
 
 AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const float *scale,
@@ -3242,11 +3374,14 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
     awq__factor_layout(&f, &arena, in, &channels);
     f.k = k;
     f.in = in;
-    awq__mirror(stats->gram, in, 0);
+    awq__mirror(stats->gram, in, 0, parallel);
     for (i = 0; i < in; i++) channels[i] = (uint32_t)i;
     damping *= awq__mean_diagonal(stats, scale, f.panel); /* the panel is not in use yet */
     if (order == AWQ_ORDER_ACTIVATION) awq__sort_channels(channels, in, f.panel);
-    AWQ__TRY(awq__permute_gram(&f, stats, scale, damping, channels, where));
+    f.gram = stats->gram;
+    f.order = channels;
+    AWQ__TRY(awq__damp(&f, stats, scale, damping, where));
+    awq__run(parallel, awq__ceil_div(in, 2), 1, awq__permute_gram, &f);
     awq__factor(&f, parallel);
     hessian->in_features = in;
     hessian->gram = stats->gram;
@@ -3281,9 +3416,12 @@ typedef struct awq__round_rows {
     float *w;       /* [AWQ__ROUND_ROWS][stride] weights, then their q, in the hessian's order */
     float *error;   /* the same: e, in that order */
     float *product; /* the same: e L, in that order; then e H */
-    float *block;   /* [AWQ__ROUND_ROWS][AWQ__CHUNK, spread] of the columns at work */
+    float *block;   /* [AWQ__ROUND_ROWS][AWQ__CHUNK, spread] of product: the columns at work */
+    float *columns; /* [AWQ__CHUNK][AWQ__ROUND_ROWS] of w, */
+    float *errors;  /* and of error */
     float *corner;  /* [AWQ__CHUNK][AWQ__CHUNK] of L or H, where they meet */
-    float *strip;   /* [AWQ__CHUNK][AWQ__STRIP] of L or H */
+    float *strips;  /* [strips][AWQ__CHUNK][AWQ__STRIP] of L or H */
+    float *unit;     /* [AWQ__CHUNK] s / H_cc: e H to a number of steps, but for the scale */
     uint32_t *moved; /* [AWQ__ROUND_ROWS][AWQ__CHUNK] which of them moved */
     uint32_t *moves; /* [AWQ__ROUND_ROWS] how many */
 } awq__round_rows;
@@ -3296,8 +3434,11 @@ static void awq__round_layout(awq__round_rows *r, awq__arena *arena, size_t in) 
     r->error = (float *)awq__take(arena, all, sizeof(float));
     r->product = (float *)awq__take(arena, all, sizeof(float));
     r->block = (float *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__SPREAD(AWQ__CHUNK), sizeof(float));
+    r->columns = (float *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__CHUNK, sizeof(float));
+    r->errors = (float *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__CHUNK, sizeof(float));
     r->corner = (float *)awq__take(arena, AWQ__CHUNK * AWQ__CHUNK, sizeof(float));
-    r->strip = (float *)awq__take(arena, AWQ__CHUNK * AWQ__STRIP, sizeof(float));
+    r->strips = (float *)awq__take(arena, AWQ__CHUNK * AWQ__CHUNK, sizeof(float));
+    r->unit = (float *)awq__take(arena, AWQ__CHUNK, sizeof(float));
     r->moved = (uint32_t *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__CHUNK, sizeof(uint32_t));
     r->moves = (uint32_t *)awq__take(arena, AWQ__ROUND_ROWS, sizeof(uint32_t));
 }
@@ -3320,17 +3461,27 @@ static void awq__copy_part(const float *from, size_t in, size_t rows, size_t n, 
     for (i = 0; i < rows; i++) memcpy(to + i * n, from + i * in, n * sizeof *to);
 }
 
-/* y (r->rows, n) += A (r->rows, count) X (count, n), X a part of L or H: a strip of it stays in the
-   L1 cache while all rows go by. */
+/* A part (rows, n) of L or H as strips. */
+static void awq__copy_strips(const float *from, size_t in, size_t rows, size_t n, float *strips) {
+    size_t i, col;
+    for (i = 0; i < rows; i++)
+        for (col = 0; col < n; col += AWQ__STRIP)
+            memcpy(strips + (col * AWQ__CHUNK + i * AWQ__STRIP), from + i * in + col,
+                   awq__min(AWQ__STRIP, n - col) * sizeof *from);
+}
+
+/* y (r->rows, n) += A (r->rows, count) X (count, n), X a part of L or H. */
 static void awq__add_part(awq__round_rows *r, float *y, size_t y_stride, const float *a,
                           const float *x, size_t n, size_t count) {
-    size_t in = r->task->hessian->in_features, i, col;
+    size_t in = r->task->hessian->in_features, i, col, at;
     for (i = 0; i < count; i += AWQ__CHUNK)
-        for (col = 0; col < n; col += AWQ__STRIP) {
-            size_t deep = awq__min(AWQ__CHUNK, count - i), wide = awq__min(AWQ__STRIP, n - col);
-            awq__copy_part(x + i * in + col, in, deep, wide, r->strip);
-            r->task->k->add_products(y + col, y_stride, r->rows, wide, a + i, r->stride, 1,
-                                     r->strip, wide, deep);
+        for (col = 0; col < n; col += AWQ__CHUNK) {
+            size_t deep = awq__min(AWQ__CHUNK, count - i), wide = awq__min(AWQ__CHUNK, n - col);
+            awq__copy_strips(x + i * in + col, in, deep, wide, r->strips);
+            for (at = 0; at < wide; at += AWQ__STRIP)
+                r->task->k->add_products(y + col + at, y_stride, r->rows,
+                                         awq__min(AWQ__STRIP, wide - at), a + i, r->stride, 1,
+                                         r->strips + at * AWQ__CHUNK, AWQ__STRIP, deep);
         }
 }
 
@@ -3347,45 +3498,79 @@ static void awq__load_in_order(awq__round_rows *r, size_t lane) {
     for (i = 0; i < in; i++) w[i] = plain[order[i]];
 }
 
-/* Column i of L, in this block, for all rows: what the errors so far do to it is taken back by its
-   own rounding. */
-static void awq__round_column(awq__round_rows *r, size_t i, const float *block, float pivot) {
-    awq_tensor *t = r->task->tensor;
-    size_t col = r->task->hessian->order[i], lane;
-    size_t size = awq__group_size(t->in_features, t->quant.group_size);
+/* The grids of column `col` of all rows. */
+static void awq__column_grids(const awq__round_rows *r, size_t col, float *scale, float *zero) {
+    const awq_tensor *t = r->task->tensor;
+    size_t size = awq__group_size(t->in_features, t->quant.group_size), lane;
     size_t groups = awq__ceil_div(t->in_features, size), at = r->row * groups + col / size;
-    float s = r->task->source.scale ? r->task->source.scale[col] : 1, inverse = 1 / pivot;
-    float levels = awq__levels(t->quant.bits);
-    for (lane = 0; lane < r->rows; lane++, at += groups, block += AWQ__SPREAD(AWQ__CHUNK)) {
+    for (lane = 0; lane < r->rows; lane++, at += groups) {
         awq__grid grid = awq__get_grid(t, at);
-        float *w = r->w + lane * r->stride + i, e;
-        float v = (*w + *block * inverse) * s / grid.scale;
-        v = v < -grid.zero ? -grid.zero : v > levels - grid.zero ? levels - grid.zero : v;
-        v = awq__round(v);
-        e = *w - v * grid.scale / s;
-        *w = v + grid.zero;
-        r->error[lane * r->stride + i] = e;
-        r->product[lane * r->stride + i] = *block + e * pivot;
+        scale[lane] = grid.scale;
+        zero[lane] = grid.zero;
     }
 }
 
-/* Columns [begin, begin + n), the last first; block holds what later ones do to them. */
+/* Column i of L, number c of its block, for all rows: what the errors so far do to it is taken back
+   by its own rounding. */
+static void awq__round_column(awq__round_rows *r, size_t i, size_t c, float pivot) {
+    size_t col = r->task->hessian->order[i], lane, rows = r->rows;
+    float s = r->task->source.scale ? r->task->source.scale[col] : 1, inverse = 1 / pivot;
+    float levels = awq__levels(r->task->tensor->quant.bits);
+    float scale[AWQ__ROUND_ROWS], zero[AWQ__ROUND_ROWS], carried[AWQ__ROUND_ROWS];
+    float *AWQ__RESTRICT w = r->columns + c * AWQ__ROUND_ROWS;
+    float *AWQ__RESTRICT e = r->errors + c * AWQ__ROUND_ROWS;
+    awq__column_grids(r, col, scale, zero);
+    for (lane = 0; lane < rows; lane++)
+        carried[lane] = r->block[lane * AWQ__SPREAD(AWQ__CHUNK) + c];
+    for (lane = 0; lane < rows; lane++) {
+        float v = (w[lane] + carried[lane] * inverse) * s / scale[lane];
+        v = v < -zero[lane] ? -zero[lane] : v;
+        v = awq__round(v > levels - zero[lane] ? levels - zero[lane] : v);
+        e[lane] = w[lane] - v * scale[lane] / s;
+        w[lane] = v + zero[lane];
+    }
+}
+
+/* Columns [begin, begin + n), the last first. block: what later ones do to them, then e L. */
 static void awq__round_block(awq__round_rows *r, size_t begin, size_t n) {
     const awq_hessian *h = r->task->hessian;
     const awq_kernels *k = r->task->k;
     const size_t stride = AWQ__SPREAD(AWQ__CHUNK);
     size_t first, last, i;
     awq__copy_part(h->factor + begin * h->in_features + begin, h->in_features, n, n, r->corner);
+    for (i = 0; i < n; i++) memset(r->corner + i * n + i + 1, 0, (n - i - 1) * sizeof(float));
     for (last = n; last > 0; last = first) {
         first = (last - 1) / AWQ__SOON * AWQ__SOON;
         for (i = last; i-- > first;) {
-            awq__round_column(r, begin + i, r->block + i, r->corner[i * n + i]);
-            k->add_products(r->block + first, stride, r->rows, last - first, r->error + begin + i,
-                            r->stride, 0, r->corner + i * n + first, 0, 1);
+            awq__round_column(r, begin + i, i, r->corner[i * n + i]);
+            k->add_products(r->block + first, stride, r->rows, last - first,
+                            r->errors + i * AWQ__ROUND_ROWS, 1, 0, r->corner + i * n + first, 0,
+                            1);
         }
-        k->add_products(r->block, stride, r->rows, first, r->error + begin + first, r->stride, 1,
-                        r->corner + first * n, n, last - first);
+        k->add_products(r->block, stride, r->rows, first, r->errors + first * AWQ__ROUND_ROWS, 1,
+                        AWQ__ROUND_ROWS, r->corner + first * n, n, last - first);
     }
+}
+
+/* to[c][r] = from[r][c], a few of either at a time. */
+static void awq__turn(const float *from, size_t from_stride, size_t rows, size_t cols, float *to,
+                      size_t to_stride) {
+    size_t row, col, i, j;
+    for (row = 0; row < rows; row += AWQ__TILE)
+        for (col = 0; col < cols; col += AWQ__TILE)
+            for (i = row; i < awq__min(row + AWQ__TILE, rows); i++)
+                for (j = col; j < awq__min(col + AWQ__TILE, cols); j++)
+                    to[j * to_stride + i] = from[i * from_stride + j];
+}
+
+/* The block of columns is done. */
+static void awq__store_block(awq__round_rows *r, size_t begin, size_t n) {
+    size_t lane;
+    awq__turn(r->columns, AWQ__ROUND_ROWS, n, r->rows, r->w + begin, r->stride);
+    awq__turn(r->errors, AWQ__ROUND_ROWS, n, r->rows, r->error + begin, r->stride);
+    for (lane = 0; lane < r->rows; lane++)
+        memcpy(r->product + lane * r->stride + begin, r->block + lane * AWQ__SPREAD(AWQ__CHUNK),
+               n * sizeof *r->product);
 }
 
 /* Columns from the last row of L to the first. */
@@ -3397,7 +3582,9 @@ static void awq__round_in_order(awq__round_rows *r) {
         awq__clear_block(r);
         awq__add_part(r, r->block, AWQ__SPREAD(AWQ__CHUNK), r->error + end,
                       h->factor + end * in + begin, end - begin, in - end);
+        awq__turn(r->w + begin, r->stride, r->rows, end - begin, r->columns, AWQ__ROUND_ROWS);
         awq__round_block(r, begin, end - begin);
+        awq__store_block(r, begin, end - begin);
     }
 }
 
@@ -3430,36 +3617,59 @@ static void awq__put_in_order(awq__round_rows *r, size_t lane) {
     memcpy(product, w, in * sizeof *w);
 }
 
-/* Every q of these columns of a row to where the loss is least, the others fixed; moves: the
-   changes of e. */
-static void awq__descend(awq__round_rows *r, size_t lane, size_t begin, size_t n) {
-    awq_tensor *t = r->task->tensor;
-    const float *scale = r->task->source.scale;
-    size_t in = t->in_features, size = awq__group_size(in, t->quant.group_size), c;
-    uint8_t *q = t->q + (r->row + lane) * in + begin;
-    float levels = awq__levels(t->quant.bits), product[AWQ__CHUNK];
+/* q of column c to where the loss is least, the others fixed, if `steps` from here; the change */
+static float awq__move(uint8_t *q, float steps, float levels) {
+    float now = (float)*q, best = now + steps;
+    best = awq__round(best < 0 ? 0 : best > levels ? levels : best);
+    *q = (uint8_t)(int)best;
+    return best - now;
+}
+
+/* Columns [begin, end) of one group of a row, counted from the block's first. */
+static void awq__descend_group(awq__round_rows *r, size_t lane, size_t first, size_t begin,
+                               size_t end, size_t n, float scale, float *product, uint8_t *q) {
+    const float *s = r->task->source.scale, inverse = 1 / scale;
+    float levels = awq__levels(r->task->tensor->quant.bits);
+    uint32_t *moved = r->moved + lane * AWQ__CHUNK;
     float *moves = r->block + lane * AWQ__SPREAD(AWQ__CHUNK);
-    uint32_t *moved = r->moved + lane * AWQ__CHUNK, count = 0;
-    awq__grid grid = { 0, 0 };
-    memcpy(product, r->product + lane * r->stride + begin, n * sizeof *product);
-    for (c = 0; c < n; c++) {
-        float diagonal = r->corner[c * n + c], step, move;
-        if (c == 0 || (begin + c) % size == 0)
-            grid = awq__get_grid(t, (r->row + lane) * awq__ceil_div(in, size) + (begin + c) / size);
-        if (!(diagonal > 0)) continue;
-        step = grid.scale / (scale ? scale[begin + c] : 1);
-        move = product[c] / (diagonal * step);
+    size_t c;
+    for (c = begin; c < end; c++) {
+        float steps = product[c] * r->unit[c] * inverse, move;
+        if (steps < 0.5f && steps > -0.5f) continue;
+        move = awq__move(q + c, steps, levels);
         if (move < 0.5f && move > -0.5f) continue;
-        move += (float)q[c];
-        move = awq__round(move < 0 ? 0 : move > levels ? levels : move) - (float)q[c];
-        if (move < 0.5f && move > -0.5f) continue;
-        q[c] = (uint8_t)(int)((float)q[c] + move);
-        move *= -step;
-        moved[count] = (uint32_t)c;
-        moves[count++] = move;
+        move *= s ? -scale / s[first + c] : -scale;
+        moved[r->moves[lane]] = (uint32_t)c;
+        moves[r->moves[lane]++] = move;
         r->task->k->add_products(product, 0, 1, n, &move, 0, 0, r->corner + c * n, 0, 1);
     }
-    r->moves[lane] = count;
+}
+
+/* Every q of these columns of a row, in turn; moves: the changes of e. */
+static void awq__descend(awq__round_rows *r, size_t lane, size_t begin, size_t n) {
+    awq_tensor *t = r->task->tensor;
+    size_t in = t->in_features, size = awq__group_size(in, t->quant.group_size), c, end;
+    size_t group = begin / size, row = r->row + lane, at = row * awq__ceil_div(in, size) + group;
+    float product[AWQ__CHUNK];
+    memcpy(product, r->product + lane * r->stride + begin, n * sizeof *product);
+    r->moves[lane] = 0;
+    for (c = 0; c < n; c = end, group++, at++) {
+        end = awq__min(n, (group + 1) * size - begin);
+        awq__descend_group(r, lane, begin, c, end, n, awq__get_grid(t, at).scale, product,
+                           t->q + row * in + begin);
+    }
+}
+
+/* The block of H on the diagonal, and what its diagonal makes of e H; 0: a silent channel. */
+static void awq__load_corner(awq__round_rows *r, size_t begin, size_t n) {
+    const awq_hessian *h = r->task->hessian;
+    const float *s = r->task->source.scale;
+    size_t in = h->in_features, c;
+    awq__copy_part(h->gram + begin * in + begin, in, n, n, r->corner);
+    for (c = 0; c < n; c++) {
+        float diagonal = r->corner[c * n + c];
+        r->unit[c] = diagonal > 0 ? (s ? s[begin + c] : 1) / diagonal : 0;
+    }
 }
 
 /* What the moves in columns [begin, begin + n) do to e H, from column `first` on. */
@@ -3479,11 +3689,10 @@ static void awq__spread_moves(awq__round_rows *r, size_t begin, size_t first) {
 
 /* One pass over the columns; after the last one, e H is not needed. */
 static void awq__descend_all(awq__round_rows *r, int is_last) {
-    const awq_hessian *h = r->task->hessian;
-    size_t in = h->in_features, begin, lane, n;
+    size_t in = r->task->hessian->in_features, begin, lane, n;
     for (begin = 0; begin < in; begin += n) {
         n = awq__min(AWQ__CHUNK, in - begin);
-        awq__copy_part(h->gram + begin * in + begin, in, n, n, r->corner);
+        awq__load_corner(r, begin, n);
         for (lane = 0; lane < r->rows; lane++) awq__descend(r, lane, begin, n);
         awq__spread_moves(r, begin, is_last ? begin + n : 0);
     }
@@ -5722,6 +5931,7 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__TRANSPOSE
 #undef AWQ__WORDS
 #undef AWQ__CHUNK
+#undef AWQ__CLIP_STEP
 #undef AWQ__BLOCK
 #undef AWQ__TILE
 #undef AWQ__COARSE

@@ -1605,13 +1605,14 @@ AWQ__AVX2 static void awq__grid_sums_avx2(const float *u, const float *ru, const
     sums[2] = awq__fold_avx2(vv[0], vv[1]);
 }
 
-/* y stays in registers, `vectors` of 8 at a time. */
+#define AWQ__TALL 6 /* rows and 2 vectors: 12 sums in 16 registers */
+
 /* y (rows, 8 vectors) += A X, one tile in registers */
 AWQ__INLINE AWQ__AVX2 void awq__products_avx2(float *y, size_t y_stride, size_t rows,
                                               size_t vectors, const float *a, size_t a_stride,
                                               size_t a_step, const float *x, size_t x_stride,
                                               size_t count) {
-    __m256 sum[AWQ__ROWS][2];
+    __m256 sum[AWQ__TALL][2];
     size_t r, i, j;
     AWQ__UNROLL for (r = 0; r < rows; r++) {
         AWQ__UNROLL for (i = 0; i < vectors; i++)
@@ -1637,10 +1638,13 @@ AWQ__AVX2 static void awq__add_products_avx2(float *y, size_t y_stride, size_t r
                                              const float *x, size_t x_stride, size_t count) {
     size_t i, r;
     for (; rows; rows -= r, y += r * y_stride, a += r * a_stride) {
-        r = rows < AWQ__ROWS ? 1 : AWQ__ROWS;
+        r = rows >= AWQ__TALL ? AWQ__TALL : rows >= AWQ__ROWS ? AWQ__ROWS : 1;
         for (i = 0; i + 16 <= n; i += 16) {
             if (r == 1) awq__products_avx2(y + i, 0, 1, 2, a, 0, a_step, x + i, x_stride, count);
-            else awq__products_avx2(y + i, y_stride, AWQ__ROWS, 2, a, a_stride, a_step, x + i,
+            else if (r == AWQ__ROWS)
+                awq__products_avx2(y + i, y_stride, AWQ__ROWS, 2, a, a_stride, a_step, x + i,
+                                   x_stride, count);
+            else awq__products_avx2(y + i, y_stride, AWQ__TALL, 2, a, a_stride, a_step, x + i,
                                     x_stride, count);
         }
         awq__add_products_portable(y + i, y_stride, r, n - i, a, a_stride, a_step, x + i, x_stride,
@@ -1808,6 +1812,14 @@ AWQ__AVX512 static void awq__grid_sums_avx512(const float *u, const float *ru, c
     sums[2] = awq__fold_avx512(vv);
 }
 
+/* The first `bytes` of `rows` rows: what the next tile reads is on its way while this one works. */
+AWQ__INLINE void awq__ask_for(const float *m, size_t stride, size_t rows, size_t bytes) {
+    size_t r, i;
+    for (r = 0; r < rows; r++)
+        for (i = 0; i < bytes; i += 64)
+            _mm_prefetch((const char *)(m + r * stride) + i, _MM_HINT_T0);
+}
+
 AWQ__INLINE AWQ__AVX512 void awq__products_avx512(float *y, size_t y_stride, __mmask16 lanes,
                                                   size_t rows, size_t vectors, const float *a,
                                                   size_t a_stride, size_t a_step, const float *x,
@@ -1839,7 +1851,10 @@ AWQ__AVX512 static void awq__add_products_avx512(float *y, size_t y_stride, size
     size_t i, r;
     for (; rows; rows -= r, y += r * y_stride, a += r * a_stride) {
         r = rows < AWQ__ROWS ? 1 : AWQ__ROWS;
+        if (rows > r && a_step == 1)
+            awq__ask_for(a + r * a_stride, a_stride, r, count * sizeof *a);
         for (i = 0; i + 64 <= n; i += 64) {
+            if (rows > r) awq__ask_for(y + r * y_stride + i, y_stride, r, 256);
             if (r == 1) awq__products_avx512(y + i, 0, 0xffff, 1, 4, a, 0, a_step, x + i, x_stride,
                                              count);
             else awq__products_avx512(y + i, y_stride, 0xffff, AWQ__ROWS, 4, a, a_stride, a_step,
@@ -3159,6 +3174,7 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
 #undef AWQ__VNNI512
 #undef AWQ__WASM
 #undef AWQ__WIDE_RVV
+#undef AWQ__TALL
 #undef AWQ__X86
 #undef awq__fill_dotprod
 

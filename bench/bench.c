@@ -1,7 +1,8 @@
 /*  bench.c - how fast awq.h is, beside how exact it is and what limits it. Names of the lines:
 
         matmul/<library>/<kernel>/<a8|a16|f32>/<out>x<in>/g<group>/tokens:<n>/threads:<n>
-        prepare/... stats/... search/... quantize_pack/... convert/...  limit/<what>/threads:<n>
+        prepare/... stats/... search/... fit/... factor/... round/... quantize_pack/...
+        convert/...  limit/<what>/threads:<n>
 
     What is timed is prepare and matmul together, from fp32 activations to fp32 outputs, on random
     normal data. GOP/s counts a multiplication and an addition as two; GB/s is of the weights.    */

@@ -129,6 +129,71 @@ static void quantize_and_pack(void *arg, pool *p)
                              square.out_features, NULL), "awq_quantize_packed");
 }
 
+/* ---- better grids and integers ---------------------------------------------------------------- */
+
+typedef struct improve_run {
+    quantize_run base;
+    awq_tensor tensor;
+    awq_hessian hessian;
+    void *tensor_memory, *hessian_memory;
+    size_t hessian_size;
+    float *importance;
+} improve_run;
+
+static void fit_range(void *arg, size_t begin, size_t end, size_t worker)
+{
+    improve_run *run = arg;
+    (void)worker;
+    must(awq_fit(&run->base.c->kernels, run->base.weight, NULL, run->importance, &run->tensor,
+                 begin, end, NULL), "awq_fit");
+}
+
+static void fit(void *arg, pool *p) { run_loop(p, square.out_features, 1, fit_range, arg); }
+
+static void factor(void *arg, pool *p)
+{
+    improve_run *run = arg;
+    awq_parallel parallel = parallel_of(p);
+    must(awq_hessian_init(&run->base.c->kernels, &run->base.stats, NULL, 0.01, AWQ_ORDER_ACTIVATION,
+                          run->hessian_memory, run->hessian_size, &parallel, &run->hessian, NULL),
+         "awq_hessian_init");
+}
+
+static void round_twice(void *arg, pool *p)
+{
+    improve_run *run = arg;
+    const awq_round_config config = { 2, 0 };
+    awq_parallel parallel = parallel_of(p);
+    must(awq_round(&run->base.c->kernels, &config, &run->hessian, run->base.weight, NULL,
+                   &run->tensor, run->base.scratch, run->base.scratch_size, &parallel, NULL),
+         "awq_round");
+}
+
+static void open_improve(improve_run *run, const quantize_case *c, pool *p)
+{
+    size_t in = square.in_features, size = awq_tensor_size(quant_4bit(), square.out_features, in);
+    awq_parallel parallel = parallel_of(p);
+    open_run(&run->base, c);
+    add_stats(&run->base, p);
+    run->tensor_memory = memory(size);
+    must(awq_tensor_init(&run->tensor, quant_4bit(), square.out_features, in, run->tensor_memory,
+                         size), "awq_tensor_init");
+    run->importance = memory(in * sizeof *run->importance);
+    must(awq_stats_get(&run->base.stats, AWQ_SQ_MEAN, run->importance), "awq_stats_get");
+    run->hessian_size = awq_hessian_size(in);
+    run->hessian_memory = memory(run->hessian_size);
+    run->base.scratch_size = awq_round_scratch_size(in, &parallel);
+    run->base.scratch = memory(run->base.scratch_size);
+}
+
+static void close_improve(improve_run *run)
+{
+    free(run->tensor_memory);
+    free(run->hessian_memory);
+    free(run->importance);
+    close_run(&run->base);
+}
+
 /* ---- lines ----------------------------------------------------------------------------------- */
 
 static void report_weights(bench_state *state, double seconds)
@@ -201,19 +266,42 @@ static void add_line(bench_body *body, const quantize_case *c, const char *what,
     bench_add(name, body, c, sizeof *c);
 }
 
+/*  Each needs what the one before it has made.                                                   */
+static void bench_improve(bench_state *state, const void *argument,
+                          void (*what)(void *arg, pool *p))
+{
+    const quantize_case *c = argument;
+    pool *p = pool_open(c->threads);
+    improve_run run;
+
+    open_improve(&run, c, p);
+    if (what != fit) fit(&run, p);
+    if (what == round_twice) factor(&run, p);
+    report_weights(state, measure_alone(what, &run, p));
+    close_improve(&run);
+    pool_close(p);
+}
+
+static void bench_fit(bench_state *s, const void *c) { bench_improve(s, c, fit); }
+static void bench_factor(bench_state *s, const void *c) { bench_improve(s, c, factor); }
+static void bench_round(bench_state *s, const void *c) { bench_improve(s, c, round_twice); }
+
 void add_quantizers(const awq_kernels *k, int is_best)
 {
     const quantize_case one = { *k, 0, 1, 0 }, two = { *k, 0, threads_most(), 0 };
-    quantize_case sketch = one, sketch_two = two, gram = one;
+    quantize_case sketch = one, sketch_two = two, gram = one, gram_two = two;
 
     sketch.sketch_rows = sketch_two.sketch_rows = 128;
-    gram.with_gram = 1;
+    gram.with_gram = gram_two.with_gram = 1;
     add_line(bench_quantize, &one, "quantize_pack", "4096x4096/g128");
     if (!is_best) return; /* the other sets would take minutes to say how much slower they are */
     add_line(bench_search, &two, "search", "rows:512/4096x4096/g128");
     add_line(bench_search, &sketch_two, "search", "sketch:128/4096x4096/g128");
     sketch_two.sketch_rows = 512;
     add_line(bench_search, &sketch_two, "search", "sketch:512/4096x4096/g128");
+    add_line(bench_fit, &gram_two, "fit", "4096x4096/g128");
+    add_line(bench_factor, &gram_two, "factor", "4096");
+    add_line(bench_round, &gram_two, "round", "passes:2/4096x4096/g128");
     add_line(bench_stats, &one, "stats", "sums/4096/tokens:512");
     add_line(bench_stats, &sketch, "stats", "sketch:128/4096/tokens:512");
     add_line(bench_stats, &gram, "stats", "gram/4096/tokens:512");

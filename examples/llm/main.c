@@ -134,9 +134,9 @@ static bool answer(const settings *set, const model *m, compute *c, report *out,
 static bool evaluate_model(const settings *set, model *m, compute *c, report *out, failure *why)
 {
     bool quantized = model_is_quantized(m), done;
-    const char *label = !quantized            ? "perplexity, fp32"
-                        : set->quantize.plain ? "perplexity, rounded"
-                                              : "perplexity, AWQ";
+    const char *label = !quantized ? "perplexity, fp32"
+                        : set->quantize.method == METHOD_NEAREST ? "perplexity, rounded"
+                                                                 : "perplexity, AWQ";
     token_list text = { 0 };
 
     if (!quantized && fits_in_memory(model_decoded_size(m)) && !model_decode(m, c, why))
@@ -177,7 +177,7 @@ static bool export_model(const settings *set, const model *m, const model *origi
     model exported;
     bool done;
 
-    if (set->quantize.plain || (!set->export_hf && !set->export_gguf)) return true;
+    if (!set->export_hf && !set->export_gguf) return true;
     if (!exported_model(&exported, m, original, why)) return false;
     done = fingerprint(&exported, c, text, &out->exported_fingerprint, why);
     heed_interrupts(false);
@@ -234,9 +234,9 @@ static double megabytes(size_t bytes)
 
 static void print_head(void)
 {
-    printf("\n| weights          | perplexity |   change | on disk MB | peak MB | prompt tok/s "
+    printf("\n| weights             | perplexity |   change | on disk MB | peak MB | prompt tok/s "
            "| generation tok/s | quantized in |\n"
-           "|------------------|-----------:|---------:|-----------:|--------:|-------------:"
+           "|---------------------|-----------:|---------:|-----------:|--------:|-------------:"
            "|-----------------:|-------------:|\n");
 }
 
@@ -250,7 +250,7 @@ static void print_row(const char *name, const report *r, size_t size, const repo
         snprintf(change, sizeof change, "%+.1f %%",
                  100 * (r->score.perplexity / base->score.perplexity - 1));
     if (made) snprintf(seconds, sizeof seconds, "%.0f s", made->seconds);
-    printf("| %-16s | %10.3f | %8s | %10.1f | %7.0f | %12.0f | %16.1f | %12s |\n", name,
+    printf("| %-19s | %10.3f | %8s | %10.1f | %7.0f | %12.0f | %16.1f | %12s |\n", name,
            r->score.perplexity, change, megabytes(size), megabytes(r->peak_memory),
            r->score.prompt_rate, r->generation_rate, seconds);
     fflush(stdout);
@@ -361,16 +361,22 @@ static bool inspect(const settings *set, description *d, failure *why)
     return checked;
 }
 
-/*  Quantizes into `path`, loads that file in a fresh process and measures it. */
-static bool quantize_and_measure(const settings *set, bool plain, const char *path, report *made,
-                                 report *measured, failure *why)
+/*  A row of the table: quantizes into `path`, loads that file in a fresh process and measures it. */
+typedef struct trial {
+    report made, measured;
+    size_t size;
+} trial;
+
+static bool try_method(const settings *set, method how, const char *path, trial *t, failure *why)
 {
     settings own = *set;
 
-    own.quantize.plain = plain;
-    if (!run_stage(quantize_stage, &own, path, made, why)) return false;
-    if (!run_stage(evaluate_stage, &own, path, measured, why)) return false;
-    if (made->fingerprint != measured->fingerprint)
+    own.quantize.method = how;
+    if (how != set->quantize.method) own.export_hf = own.export_gguf = NULL;
+    if (!run_stage(quantize_stage, &own, path, &t->made, why)) return false;
+    if (!run_stage(evaluate_stage, &own, path, &t->measured, why)) return false;
+    t->size = size_on_disk(path);
+    if (t->made.fingerprint != t->measured.fingerprint)
         return fail(why, "%s: the reloaded model does not give the bits of the one saved", path);
     return true;
 }
@@ -508,25 +514,28 @@ static void print_files(const settings *set, const report *made)
                set->export_gguf);
 }
 
+/*  All methods up to the one asked for, whose model stays in `path`. */
 static bool compare(const settings *set, const description *d, const char *path, failure *why)
 {
-    report base, made_plain, plain, made, awq;
-    size_t plain_size;
+    static const char names[METHODS][24] = { "round-to-nearest", "AWQ + clip", "AWQ + fit + Hessian" };
+    static trial trials[METHODS];
+    size_t last = (size_t)set->quantize.method, i;
+    const report *made = &trials[last].made;
+    report base;
 
     if (!run_stage(evaluate_stage, set, set->model, &base, why)) return false;
-    if (!quantize_and_measure(set, true, path, &made_plain, &plain, why)) return false;
-    plain_size = size_on_disk(path);
-    if (!quantize_and_measure(set, false, path, &made, &awq, why)) return false;
+    for (i = 0; i <= last; i++)
+        if (!try_method(set, (method)i, path, &trials[i], why)) return false;
     print_head();
     print_row("fp32", &base, d->weights * sizeof(float), NULL, NULL);
-    print_row("round-to-nearest", &plain, plain_size, &base, &made_plain);
-    print_row("AWQ", &awq, size_on_disk(path), &base, &made);
-    if (!measure_exports(set, &base, &made, why)) return false;
+    for (i = 0; i <= last; i++)
+        print_row(names[i], &trials[i].measured, trials[i].size, &base, &trials[i].made);
+    if (!measure_exports(set, &base, made, why)) return false;
     printf("\nperplexity: %zu tokens of %s in windows of %d; quantizing held %.0f MB at its peak\n",
-           base.score.scored, set->text, WINDOW, megabytes(made.peak_memory));
+           base.score.scored, set->text, WINDOW, megabytes(made->peak_memory));
     print_answer(set, "The fp32 model", &base);
-    print_answer(set, "The AWQ model", &awq);
-    print_files(set, &made);
+    print_answer(set, "The quantized model", &trials[last].measured);
+    print_files(set, made);
     return true;
 }
 
@@ -568,8 +577,8 @@ static void print_usage(FILE *to)
 {
     fputs("usage: llm MODEL [options]\n"
           "\n"
-          "Quantizes a Llama-architecture model (a GGUF file) to 4 bits, by plain rounding and by\n"
-          "AWQ, and compares them. A model that is AWQ already, saved before or a Hugging Face\n"
+          "Quantizes a Llama-architecture model (a GGUF file) to 4 bits, by plain rounding, by AWQ and\n"
+          "by the best we know, and compares them. A model that is AWQ already, saved before or a Hugging Face\n"
           "directory, is only measured.\n"
           "\n"
           "  --text FILE     perplexity on this text (examples/data/heldout.txt)\n"
@@ -586,11 +595,15 @@ static void print_usage(FILE *to)
           "  --ids           only print the token ids of the text\n"
           "  --speed         only time a prompt of 512 tokens and 128 tokens after it\n"
           "  --check-sketch  only compare the scale search's sketch with the exact loss\n"
-          "  --scale RULE    mean (llm-awq), max (paper) or duo (AutoAWQ)\n"
-          "  --no-clip       do not search clip maxima\n"
-          "  --improve       fit grids by weighted error, round by the Hessian; with it:\n"
-          "  --damping N     of the Hessian, in thousandths of its mean diagonal (100)\n"
-          "  --passes N      of coordinate descent after rounding (2)\n"
+          "  --bits N        of the weights: 2, 3, 4 or 8 (4)\n"
+          "  --method NAME   nearest, awq (AutoAWQ's recipe: scales and clip maxima), or best: scales,\n"
+          "                  grids by weighted error, integers by the Hessian; what is kept, and the\n"
+          "                  last row of the table (best)\n"
+          "  --scale RULE    mean (llm-awq), max (paper), duo (AutoAWQ), or the better one of mean\n"
+          "                  and duo for every input (better)\n"
+          "  --no-clip       awq: do not search clip maxima\n"
+          "  --damping N     best: of the Hessian, in thousandths of its mean diagonal (100)\n"
+          "  --passes N      best: of coordinate descent after rounding (2)\n"
           "  --no-sinks      count calibration tokens alike, whatever attention they receive\n"
           "  --a8            run with activations rounded to 8 bits instead of 16\n",
           to);
@@ -604,19 +617,6 @@ static bool parse_number(const char *text, long least, long most, long *out, con
     *out = strtol(text, &end, 10);
     if (errno == 0 && end != text && *end == '\0' && *out >= least && *out <= most) return true;
     return fail(why, "%s: \"%s\" is not a number from %ld to %ld", option, text, least, most);
-}
-
-static bool parse_rule(const char *text, awq_preset *preset, failure *why)
-{
-    if (strcmp(text, "mean") == 0)
-        *preset = AWQ_PRESET_LLM_AWQ;
-    else if (strcmp(text, "max") == 0)
-        *preset = AWQ_PRESET_PAPER;
-    else if (strcmp(text, "duo") == 0)
-        *preset = AWQ_PRESET_AUTOAWQ;
-    else
-        return fail(why, "--scale: \"%s\" is none of mean, max, duo", text);
-    return true;
 }
 
 /*  An option with a value; false with an empty message if there is no option of that name. */
@@ -638,7 +638,9 @@ static bool parse_option(settings *set, const char *option, const char *value, f
     else if (strcmp(option, "--export-gguf") == 0)
         set->export_gguf = value;
     else if (strcmp(option, "--scale") == 0)
-        return parse_rule(value, &set->quantize.preset, why);
+        return parse_scale_rule(value, &set->quantize, why);
+    else if (strcmp(option, "--method") == 0)
+        return parse_method(value, &set->quantize, why);
     else if (strcmp(option, "--tokens") == 0) {
         if (!parse_number(value, 1, 100000, &number, option, why)) return false;
         set->answer_tokens = (size_t)number;
@@ -649,6 +651,9 @@ static bool parse_option(settings *set, const char *option, const char *value, f
         if (!parse_number(value, -1, 1 << 20, &number, option, why)) return false;
         if (number == 0) return fail(why, "--group: 0 is not a group size");
         set->quantize.quant.group_size = (int)number;
+    } else if (strcmp(option, "--bits") == 0) {
+        if (!parse_number(value, 2, 8, &number, option, why)) return false;
+        set->quantize.quant.bits = (int)number;
     } else if (strcmp(option, "--passes") == 0) {
         if (!parse_number(value, 0, 100, &number, option, why)) return false;
         set->quantize.round.passes = (int)number;
@@ -683,8 +688,6 @@ static bool parse(int count, char **arguments, settings *set, failure *why)
             set->check_sketch = true;
         else if (strcmp(word, "--no-clip") == 0)
             set->quantize.clip = false;
-        else if (strcmp(word, "--improve") == 0)
-            set->quantize.improve = true;
         else if (strcmp(word, "--no-sinks") == 0)
             set->quantize.weigh_tokens = false;
         else if (strncmp(word, "--", 2) == 0) {
@@ -711,15 +714,7 @@ int main(int count, char **arguments)
     set.calibration = "examples/data/calibration.txt";
     set.prompt = "Why is the sky blue? Answer in two sentences.";
     set.answer_tokens = 120;
-    set.quantize.quant.bits = 4;
-    set.quantize.quant.group_size = 128;
-    set.quantize.quant.scale_dtype = AWQ_F16;
-    set.quantize.head_bits = 8;
-    set.quantize.preset = AWQ_PRESET_LLM_AWQ;
-    set.quantize.clip = true;
-    set.quantize.damping = 0.1;
-    set.quantize.round.passes = 2;
-    set.quantize.weigh_tokens = true;
+    set.quantize = quantize_defaults();
     if (count == 2 && strcmp(arguments[1], "--help") == 0) {
         print_usage(stdout);
         return 0;

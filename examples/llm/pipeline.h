@@ -24,6 +24,7 @@ typedef struct pipeline {
     scratch stats_memory[INPUTS];
     float *weights[LINEARS]; /* of the current layer, in fp32, folded step by step */
     float *scale[INPUTS];
+    float *candidate;        /* another scale */
     float *clip_max;
     awq_hessian hessian;     /* of the current group of linears */
     scratch hessian_memory;

@@ -46,6 +46,56 @@ static awq_matrix weight_view(const pipeline *p, size_t which)
     return awq_matrix_view(p->weights[which], AWQ_F32, l->out_features, l->in_features);
 }
 
+/* ---- names ----------------------------------------------------------------------------------- */
+
+static bool find_word(const char *word, const char names[][8], int count, int *found)
+{
+    for (*found = 0; *found < count; ++*found)
+        if (strcmp(word, names[*found]) == 0) return true;
+    return false;
+}
+
+bool parse_method(const char *word, quantize_options *options, failure *why)
+{
+    static const char names[METHODS][8] = { "nearest", "awq", "best" };
+    int found;
+
+    if (!find_word(word, names, METHODS, &found))
+        return fail(why, "--method: \"%s\" is none of nearest, awq, best", word);
+    options->method = (method)found;
+    return true;
+}
+
+bool parse_scale_rule(const char *word, quantize_options *options, failure *why)
+{
+    static const char names[SCALE_RULES][8] = { "mean", "max", "duo", "better" };
+    int found;
+
+    if (!find_word(word, names, SCALE_RULES, &found))
+        return fail(why, "--scale: \"%s\" is none of mean, max, duo, better", word);
+    options->scale = (scale_rule)found;
+    return true;
+}
+
+quantize_options quantize_defaults(void)
+{
+    quantize_options options;
+
+    memset(&options, 0, sizeof options);
+    options.quant.bits = 4;
+    options.quant.group_size = 128;
+    options.quant.scale_dtype = AWQ_F16;
+    options.head_bits = 8;
+    options.method = METHOD_BEST;
+    options.scale = SCALE_BETTER;
+    options.clip = true;
+    options.weigh_tokens = true;
+    options.damping = 0.1;
+    options.round.passes = 2;
+    options.round.refit = 1;
+    return options;
+}
+
 /* ---- calibrate ------------------------------------------------------------------------------- */
 
 bool see_inputs(void *context, size_t layer_index, input_group group, const float *rows,
@@ -65,16 +115,17 @@ bool see_inputs(void *context, size_t layer_index, input_group group, const floa
 
 bool start_stats(const pipeline *p, awq_stats *stats, scratch *memory, failure *why)
 {
+    bool with_gram = p->options->method == METHOD_BEST;
     size_t group;
 
     for (group = 0; group < INPUTS; group++) {
         size_t inputs = group_inputs(p->m, group);
-        size_t size = awq_stats_size(inputs, SKETCH_ROWS, p->options->improve);
+        size_t size = awq_stats_size(inputs, SKETCH_ROWS, with_gram);
         awq_where where = { 0, 0, 0 };
         awq_status status;
         if (!reserve_scratch(&memory[group], size, why)) return false;
-        status = awq_stats_init(&stats[group], inputs, SKETCH_ROWS, p->options->improve,
-                                group + 1, memory[group].bytes, memory[group].size);
+        status = awq_stats_init(&stats[group], inputs, SKETCH_ROWS, with_gram, group + 1,
+                                memory[group].bytes, memory[group].size);
         if (!check(status, &where, 0, "statistics", why)) return false;
     }
     return true;
@@ -110,10 +161,10 @@ static awq_tie attention_tie(const model *m)
     return tie;
 }
 
-bool search_group(pipeline *p, size_t index, input_group group, awq_search_result *result,
-                  failure *why)
+static bool search_by(pipeline *p, awq_preset preset, size_t index, input_group group,
+                      awq_search_result *result, failure *why)
 {
-    awq_search_config config = awq_search_preset(p->options->preset, p->options->quant);
+    awq_search_config config = awq_search_preset(preset, p->options->quant);
     awq_inputs inputs = inputs_of(p, group);
     size_t first = group_first(group), count = group_count(group), i, size;
     awq_matrix weights[LINEARS];
@@ -125,8 +176,28 @@ bool search_group(pipeline *p, size_t index, input_group group, awq_search_resul
     size = awq_search_scratch_size(&inputs, weights, count, &p->c->parallel);
     if (!reserve_scratch(&p->work, size, why)) return false;
     status = awq_search(&p->c->kernels, &config, &inputs, weights, count, p->work.bytes,
-                        p->work.size, &p->c->parallel, p->scale[group], NULL, result, &where);
+                        p->work.size, &p->c->parallel, p->candidate, NULL, result, &where);
     return check(status, &where, index, "search", why);
+}
+
+bool search_group(pipeline *p, size_t index, input_group group, awq_search_result *result,
+                  failure *why)
+{
+    static const struct { size_t count; awq_preset presets[2]; } rules[] = {
+        { 1, { AWQ_PRESET_LLM_AWQ } }, { 1, { AWQ_PRESET_PAPER } }, { 1, { AWQ_PRESET_AUTOAWQ } },
+        { 2, { AWQ_PRESET_LLM_AWQ, AWQ_PRESET_AUTOAWQ } },
+    };
+    awq_search_result found;
+    size_t i;
+
+    for (i = 0; i < rules[p->options->scale].count; i++) {
+        if (!search_by(p, rules[p->options->scale].presets[i], index, group, &found, why))
+            return false;
+        if (i > 0 && !(found.loss < result->loss)) continue;
+        *result = found;
+        memcpy(p->scale[group], p->candidate, group_inputs(p->m, group) * sizeof(float));
+    }
+    return true;
 }
 
 static awq_matrix vector_view(const float *data, size_t length)
@@ -313,14 +384,13 @@ static void pack_task(void *arg, size_t begin, size_t end, size_t worker)
 /*  The improvers need a factor of the Gram matrix, which the linears of a group share. */
 bool ready_group(pipeline *p, size_t index, input_group group, failure *why)
 {
-    return p->options->plain || !p->options->improve || factor_group(p, index, group, why);
+    return p->options->method != METHOD_BEST || factor_group(p, index, group, why);
 }
 
 /*  q and k keep their range: clipping them changes which tokens attention picks. */
 bool is_clipped(const quantize_options *options, size_t which)
 {
-    return !options->plain && !options->improve && options->clip && which != LINEAR_Q
-           && which != LINEAR_K;
+    return options->method == METHOD_AWQ && options->clip && which != LINEAR_Q && which != LINEAR_K;
 }
 
 bool quantize_rows(pipeline *p, size_t index, size_t which, size_t begin, size_t end,
@@ -329,11 +399,12 @@ bool quantize_rows(pipeline *p, size_t index, size_t which, size_t begin, size_t
     const quantize_options *options = p->options;
     input_group group = linear_group(which);
     tensor_name name = gguf_name(index, which, "");
-    row_job job = { p,   weight_view(p, which), options->plain ? NULL : p->scale[group], NULL, NULL,
-                    options->quant, begin, end, memory, index, name.text };
+    row_job job = { p,   weight_view(p, which), p->scale[group], NULL, NULL, options->quant, begin,
+                    end, memory, index, name.text };
 
+    if (options->method == METHOD_NEAREST) job.scale = NULL;
     if (is_clipped(options, which) && !clip_rows(&job, group, why)) return false;
-    if (!options->plain && options->improve && !improve_rows(&job, why)) return false;
+    if (options->method == METHOD_BEST && !improve_rows(&job, why)) return false;
     return run_rows(&job, AWQ_ROW_STEP, pack_task, why);
 }
 
@@ -408,10 +479,11 @@ void decode_linear(pipeline *p, size_t index, size_t which)
 static bool quantize_layer(pipeline *p, calibration *inputs, size_t index, failure *why)
 {
     size_t group, which;
+    bool awq = p->options->method != METHOD_NEAREST;
 
-    if (!p->options->plain && !calibrate_layer(p, inputs, index, why)) return false;
+    if (awq && !calibrate_layer(p, inputs, index, why)) return false;
     for (which = 0; which < LINEARS; which++) decode_linear(p, index, which);
-    if (!p->options->plain && !search_and_fold(p, index, why)) return false;
+    if (awq && !search_and_fold(p, index, why)) return false;
     for (group = 0; group < INPUTS; group++)
         if (!pack_group(p, index, (input_group)group, why)) return false;
     return true;
@@ -419,7 +491,8 @@ static bool quantize_layer(pipeline *p, calibration *inputs, size_t index, failu
 
 static bool quantize_layers(pipeline *p, calibration *inputs, failure *why)
 {
-    progress bar = progress_begin(p->options->plain ? "rounding to nearest" : "quantizing with AWQ",
+    progress bar = progress_begin(p->options->method == METHOD_NEAREST ? "rounding to nearest"
+                                                                       : "quantizing with AWQ",
                                   p->m->layers_count);
     size_t i;
 
@@ -534,7 +607,8 @@ static bool open_weights(pipeline *p, failure *why)
     }
     p->clip_max = malloc(clips * sizeof *p->clip_max);
     p->importance = malloc(widest * sizeof *p->importance);
-    return p->clip_max && p->importance ? true : fail(why, "out of memory");
+    p->candidate = malloc(widest * sizeof *p->candidate);
+    return p->clip_max && p->importance && p->candidate ? true : fail(why, "out of memory");
 }
 
 void pipeline_close(pipeline *p)
@@ -548,6 +622,7 @@ void pipeline_close(pipeline *p)
     }
     free(p->clip_max);
     free(p->importance);
+    free(p->candidate);
     free(p->hessian_memory.bytes);
     free(p->tensor_memory.bytes);
     free(p->work.bytes);
@@ -573,7 +648,7 @@ bool quantize_model(quantized_model *out, const model *m, compute *c, const toke
 
     memset(&inputs, 0, sizeof inputs);
     done = pipeline_open(&p, out, m, c, options, why)
-           && (options->plain || calibration_open(&inputs, m, c, text, why))
+           && (options->method == METHOD_NEAREST || calibration_open(&inputs, m, c, text, why))
            && quantize_layers(&p, &inputs, why);
     pipeline_close(&p);
     calibration_close(&inputs);

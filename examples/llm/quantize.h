@@ -5,15 +5,29 @@
 
 #include "evaluate.h"
 
+typedef enum method {
+    METHOD_NEAREST,             /* no calibration, nothing of what follows */
+    METHOD_AWQ,                 /* AutoAWQ's recipe: scales, then clip maxima */
+    METHOD_BEST,                /* scales, grids by weighted error, integers by the Hessian */
+    METHODS
+} method;
+
+typedef enum scale_rule {       /* what makes scales: */
+    SCALE_MEAN,                 /* llm-awq's rule */
+    SCALE_MAX,                  /* the paper's */
+    SCALE_DUO,                  /* AutoAWQ's */
+    SCALE_BETTER,               /* for every input the better one of mean and duo */
+    SCALE_RULES
+} scale_rule;
+
 typedef struct quantize_options {
     awq_quant quant;
     int head_bits;              /* of the output head, rounded to nearest; 16: left as it is */
-    bool plain;                 /* round to nearest: no calibration, nothing below */
-    awq_preset preset;          /* the rule that makes scales */
-    bool clip;                  /* unless improve: awq_fit does what clipping does, and more */
+    method method;
+    scale_rule scale;
+    bool clip;                  /* METHOD_AWQ */
     bool weigh_tokens;          /* by the square root of the attention they receive */
-    bool improve;               /* grids by weighted error, integers by the Hessian, ... */
-    double damping;             /* ... damped so */
+    double damping;             /* METHOD_BEST: of the Hessian */
     awq_round_config round;
 } quantize_options;
 
@@ -26,6 +40,11 @@ typedef struct quantized_model {
     double loss, plain_loss;    /* summed output error per token on the calibration text: AWQ's and
                                    plain rounding's */
 } quantized_model;
+
+quantize_options quantize_defaults(void);
+/*  From the words of a command line. */
+bool parse_method(const char *word, quantize_options *options, failure *why);
+bool parse_scale_rule(const char *word, quantize_options *options, failure *why);
 
 bool quantize_model(quantized_model *out, const model *m, compute *c, const token_list *text,
                     const quantize_options *options, failure *why);

@@ -101,7 +101,7 @@ typedef struct searched {
 static bool search(study *s, const searched *what, awq_loss loss, const awq_stats *stats,
                    double *curve, awq_search_result *result, failure *why)
 {
-    awq_search_config config = awq_search_preset(s->options->preset, s->options->quant);
+    awq_search_config config = awq_search_preset(AWQ_PRESET_LLM_AWQ, s->options->quant);
     awq_inputs inputs;
     size_t size;
 
@@ -211,7 +211,7 @@ static bool open_study(study *s, failure *why)
 
     s->alone.items = calloc(layers * LINEARS, sizeof *s->alone.items);
     s->together.items = calloc(layers * INPUTS, sizeof *s->together.items);
-    s->curve = malloc((size_t)awq_search_preset(s->options->preset, s->options->quant).grid_points
+    s->curve = malloc((size_t)awq_search_preset(AWQ_PRESET_LLM_AWQ, s->options->quant).grid_points
                       * sizeof *s->curve);
     enough = s->alone.items && s->together.items && s->curve;
     for (group = 0; group < INPUTS; group++) {

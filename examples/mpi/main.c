@@ -273,7 +273,7 @@ static const char usage[] =
     "  --shards N      parts whose statistics are summed; the file depends on it, but not on the\n"
     "                  number of ranks (12, or one per rank if there are more)\n"
     "  --batch N       layers dealt out together (one per rank)\n"
-    "  --improve       fit grids by weighted error, round by the Hessian\n"
+    "  --method NAME   nearest, awq or best, as in examples/llm (awq)\n"
     "  --report FILE   statistics and ratios of every input, tab-separated\n"
     "run: a quantized model, cut over the ranks.\n"
     "  --prompt TEXT   what to ask the model\n"
@@ -326,6 +326,8 @@ static bool parse_option(settings *set, const char *option, const char *value, f
     if (!value) return fail(why, "%s needs a value, or is no option; see --help", option);
     if (strcmp(option, "--calib") == 0)
         set->calibration = value;
+    else if (strcmp(option, "--method") == 0)
+        return parse_method(value, &set->options.quantize, why);
     else if (strcmp(option, "--report") == 0)
         set->report = value;
     else if (strcmp(option, "--prompt") == 0)
@@ -346,8 +348,6 @@ static bool parse(int count, char **arguments, settings *set, failure *why)
     for (i = 1; i < count; i++) {
         if (strcmp(arguments[i], "--row") == 0)
             set->row = true;
-        else if (strcmp(arguments[i], "--improve") == 0)
-            set->options.quantize.improve = true;
         else if (strncmp(arguments[i], "--", 2) == 0) {
             const char *option = arguments[i++];
             if (!parse_option(set, option, i < count ? arguments[i] : NULL, why)) return false;
@@ -367,21 +367,12 @@ static bool parse(int count, char **arguments, settings *set, failure *why)
 
 static void set_defaults(settings *set)
 {
-    quantize_options *q = &set->options.quantize;
-
     memset(set, 0, sizeof *set);
     set->calibration = "examples/data/calibration.txt";
     set->prompt = "Why is the sky blue? Answer in two sentences.";
     set->tokens = 64;
-    q->quant.bits = 4;
-    q->quant.group_size = 128;
-    q->quant.scale_dtype = AWQ_F16;
-    q->head_bits = 8;
-    q->preset = AWQ_PRESET_LLM_AWQ;
-    q->clip = true;
-    q->damping = 0.1;
-    q->round.passes = 2;
-    q->weigh_tokens = true;
+    set->options.quantize = quantize_defaults();
+    set->options.quantize.method = METHOD_AWQ;
 }
 
 static bool run_model(settings *set, team *t, failure *why)

@@ -233,7 +233,7 @@ static size_t row_cost(const job *j, size_t which)
     const quantize_options *options = &j->options->quantize;
     size_t in = j->m->layers[0].linears[which].in_features;
 
-    if (options->improve) return in * (IMPROVE_COST + in);
+    if (options->method == METHOD_BEST) return in * (IMPROVE_COST + in);
     return is_clipped(options, which) ? in * CLIP_COST : in;
 }
 

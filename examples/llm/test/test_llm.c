@@ -613,17 +613,12 @@ static void fill_text(token_list *text, size_t count)
 
 static quantize_options options_of(int group_size, bool plain)
 {
-    quantize_options options;
+    quantize_options options = quantize_defaults();
 
-    memset(&options, 0, sizeof options);
-    options.quant.bits = 4;
     options.quant.group_size = group_size;
-    options.quant.scale_dtype = AWQ_F16;
-    options.head_bits = 8;
-    options.plain = plain;
-    options.preset = AWQ_PRESET_LLM_AWQ;
-    options.clip = true;
-    options.weigh_tokens = true;
+    options.method = plain ? METHOD_NEAREST : METHOD_AWQ;
+    options.scale = SCALE_MEAN;
+    options.round.passes = 0;
     return options;
 }
 
@@ -713,7 +708,9 @@ static void improved_models_err_less(void **state)
     assert_done(model_open(&m, path, &why));
     options.head_bits = 16;
     awq = error_of(&m, &c, &text, &options);
-    options.improve = true;
+    options.method = METHOD_BEST;
+    options.scale = SCALE_BETTER;
+    options.round.refit = 0;
     options.damping = 0.01;
     rounded = error_of(&m, &c, &text, &options);
     options.round.passes = 3;

@@ -177,16 +177,10 @@ static team_options options_of(int group_size, bool improve, size_t shards)
     team_options o;
 
     memset(&o, 0, sizeof o);
-    o.quantize.quant.bits = 4;
+    o.quantize = quantize_defaults();
     o.quantize.quant.group_size = group_size;
-    o.quantize.quant.scale_dtype = AWQ_F16;
-    o.quantize.head_bits = 8;
-    o.quantize.preset = AWQ_PRESET_LLM_AWQ;
-    o.quantize.clip = true;
-    o.quantize.damping = 0.1;
+    o.quantize.method = improve ? METHOD_BEST : METHOD_AWQ;
     o.quantize.round.passes = 1;
-    o.quantize.weigh_tokens = true;
-    o.quantize.improve = improve;
     o.shards = shards;
     o.batch = 2;
     return o;
