@@ -172,7 +172,7 @@ count-isa:
 	bash tests/scripts/count.sh $(BUILD)/count $(ISA)
 
 tools:
-	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang fuzzer numpy
+	@$(NEED) cc c++ cmake pkg-config cmocka json binutils --if-possible clang fuzzer numpy mpi
 
 # ---- measuring, installing -----------------------------------------------------------------------
 
@@ -226,5 +226,5 @@ clean:
 
 .PHONY: help demo llm search web convert mpi python test test-web test-cuda golden sanitize fuzz \
         mutants firmware board test-isa count-isa tools bench bench-build bench-peers bench-report \
-        gpu time-7b shared install clean
+        time-7b gpu shared install clean
 .DEFAULT_GOAL := help

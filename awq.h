@@ -244,9 +244,9 @@ AWQDEF int         awq_version(void);
 typedef struct awq_stats {
     size_t    in_features;
     size_t    sketch_rows;  /* 0: no sketch; 128 .. 512 are useful                                */
-    uint64_t  sketch_seed;  /* of rows and signs: another one for every shard, or for all the same */
-    uint64_t  first_token;  /* and here how many tokens of weight > 0 come before this shard's: then
-                               the merged sketch is that of one pass, to within its rounding. 0   */
+    uint64_t  sketch_seed;  /* of rows and signs: another one for every shard, or one for all ... */
+    uint64_t  first_token;  /* ... and here how many tokens of weight > 0 come before this shard's:
+                               then the merged sketch is that of one pass, to within rounding     */
     uint64_t  count;        /* tokens of weight > 0                                               */
     double    weight;       /* sum of w                                                           */
     float    *abs_max;      /* [in_features]               max |x| (not weighted)                 */

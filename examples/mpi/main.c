@@ -120,11 +120,12 @@ static void print_quantized(const settings *set, const team *t, const team_repor
     for (i = 0; i < 9; i++) most[i] = team_most(t, most[i]);
     if (t->rank != 0) return;
     if (!set->row)
-        printf("\n| ranks | shards | all s | calibrate | search | quantize | wait, exchange "
-               "| sums MB | scales MB | rows MB | peak MB | file             |\n"
-               "|------:|-------:|------:|----------:|-------:|---------:|---------------:"
-               "|--------:|----------:|--------:|--------:|------------------|\n");
-    printf("| %5zu | %6zu | %5.0f | %9.1f | %6.1f | %8.1f | %14.1f | %7.1f | %9.2f | %7.1f | %7.0f "
+        printf("\nprocessor seconds, seconds waited, MB sent and held: the most of any rank\n"
+               "| ranks | shards | all s | calibrate | search | quantize |  waited | sums MB "
+               "| scales MB | rows MB | peak MB | file             |\n"
+               "|------:|-------:|------:|----------:|-------:|---------:|--------:|--------:"
+               "|----------:|--------:|--------:|------------------|\n");
+    printf("| %5zu | %6zu | %5.0f | %9.1f | %6.1f | %8.1f | %7.1f | %7.1f | %9.2f | %7.1f | %7.0f "
            "| %016llx |\n",
            t->ranks, set->options.shards, most[8], most[0], most[1], most[2], most[3], most[4],
            most[5], most[6], most[7], (unsigned long long)hash);

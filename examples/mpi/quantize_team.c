@@ -32,12 +32,36 @@ typedef struct job {
     progress bar;
 } job;
 
-/*  Adds the time since *started to a clock, and starts anew. */
-static void add_time(double *clock, double *started)
+/*  Work is measured in seconds of processor time, which other processes of the machine do not
+    lengthen; what is spent waiting, in seconds. */
+typedef struct stopwatch {
+    double worked, passed;
+} stopwatch;
+
+static stopwatch start_watch(void)
 {
-    double now = seconds_now();
-    *clock += now - *started;
-    *started = now;
+    struct timespec worked;
+    stopwatch watch;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &worked);
+    watch.worked = (double)worked.tv_sec + 1e-9 * (double)worked.tv_nsec;
+    watch.passed = seconds_now();
+    return watch;
+}
+
+/*  Adds what has gone by since the watch was started, and starts it anew. */
+static void add_work(double *clock, stopwatch *watch)
+{
+    stopwatch now = start_watch();
+    *clock += now.worked - watch->worked;
+    *watch = now;
+}
+
+static void add_wait(double *clock, stopwatch *watch)
+{
+    stopwatch now = start_watch();
+    *clock += now.passed - watch->passed;
+    *watch = now;
 }
 
 /* ---- calibrate: every rank its shards -------------------------------------------------------- */
@@ -131,7 +155,7 @@ static bool calibrate_round(job *j, size_t index, size_t round, size_t *first, l
                             failure *why)
 {
     size_t group, shards = j->options->shards, shard = round + j->t->rank, left = shards - round;
-    double started = seconds_now();
+    stopwatch watch = start_watch();
 
     if (!start_stats(&j->p, j->p.stats, j->p.stats_memory, why)) return false;
     if (shard < shards) {
@@ -139,11 +163,11 @@ static bool calibrate_round(job *j, size_t index, size_t round, size_t *first, l
         if (!see_shard(j, index, windows, *first, why)) return false;
         *first += windows.end - windows.begin;
     }
-    add_time(&j->report->calibrate, &started);
+    add_work(&j->report->calibrate, &watch);
     for (group = 0; group < INPUTS; group++)
         add_shards(j, &j->p.stats[group], left < j->t->ranks ? left : j->t->ranks,
                    &state->stats[group]);
-    add_time(&j->report->exchange, &started);
+    add_wait(&j->report->exchange, &watch);
     return true;
 }
 
@@ -151,17 +175,17 @@ static bool calibrate_layer(job *j, size_t index, layer_state *state, failure *w
 {
     size_t round, group, first = 0;
     uint64_t sent = j->t->sent;
-    double started;
+    stopwatch watch;
 
     if (!start_stats(&j->p, state->stats, state->memory, why)) return false;
     for (round = 0; round < j->options->shards; round += j->t->ranks)
         if (!calibrate_round(j, index, round, &first, state, why)) return false;
-    started = seconds_now();
+    watch = start_watch();
     for (group = 0; group < INPUTS; group++) {
         complete_sums(j, &state->stats[group]);
         report_stats(&state->stats[group], &j->report->groups[index * INPUTS + group]);
     }
-    add_time(&j->report->exchange, &started);
+    add_wait(&j->report->exchange, &watch);
     j->report->sum_sent += j->t->sent - sent;
     return true;
 }
@@ -209,7 +233,7 @@ static void share_scales(job *j, size_t first, size_t count)
 static bool search_batch(job *j, size_t first, size_t count, failure *why)
 {
     size_t *costs = j->load + j->t->ranks, i;
-    double started = seconds_now();
+    stopwatch watch = start_watch();
     uint64_t sent = j->t->sent;
 
     for (i = 0; i < count * INPUTS; i++) costs[i] = search_cost(j->m, i % INPUTS);
@@ -219,9 +243,9 @@ static bool search_batch(job *j, size_t first, size_t count, failure *why)
         choose_layer(j, &j->layers[i / INPUTS]);
         if (!search_mine(j, first + i / INPUTS, i % INPUTS, why)) return false;
     }
-    add_time(&j->report->search, &started);
+    add_work(&j->report->search, &watch);
     share_scales(j, first, count);
-    add_time(&j->report->exchange, &started);
+    add_wait(&j->report->exchange, &watch);
     j->report->share_sent += j->t->sent - sent;
     return true;
 }
@@ -337,7 +361,7 @@ static void gather_rows(job *j, linear *l, size_t from, range rows)
 static void gather_batch(job *j, size_t first, size_t count)
 {
     size_t i, which, from;
-    double started = seconds_now();
+    stopwatch watch = start_watch();
     uint64_t sent = j->t->sent;
 
     for (from = 1; from < j->t->ranks; from++)
@@ -345,7 +369,7 @@ static void gather_batch(job *j, size_t first, size_t count)
             for (which = 0; which < LINEARS; which++)
                 gather_rows(j, &j->p.out->m.layers[first + i].linears[which], from,
                             rows_of(j, count, from, i, which));
-    add_time(&j->report->gather, &started);
+    add_wait(&j->report->gather, &watch);
     j->report->gather_sent += j->t->sent - sent;
 }
 
@@ -378,13 +402,13 @@ static bool quantize_head(job *j, failure *why)
 {
     model *m = &j->p.out->m;
     float *weight = malloc(m->head.out_features * m->head.in_features * sizeof *weight);
-    double started = seconds_now();
+    stopwatch watch = start_watch();
     uint64_t sent = j->t->sent;
     bool rounded = round_head(j, &m->head, weight, place_of(j, m->layers_count, 0), why);
 
     if (rounded && m->tied) m->embedding = m->head;
     free(weight);
-    add_time(&j->report->quantize, &started);
+    add_work(&j->report->quantize, &watch);
     j->report->gather_sent += j->t->sent - sent;
     return rounded;
 }
@@ -393,16 +417,16 @@ static bool quantize_head(job *j, failure *why)
 
 static bool quantize_batch(job *j, size_t first, size_t count, failure *why)
 {
-    double started;
+    stopwatch watch;
     size_t i;
 
     for (i = 0; i < count; i++)
         if (!calibrate_layer(j, first + i, &j->layers[i], why)) return false;
     if (!search_batch(j, first, count, why)) return false;
-    started = seconds_now();
+    watch = start_watch();
     for (i = 0; i < count; i++)
         if (!quantize_layer(j, count, first + i, i, why)) return false;
-    add_time(&j->report->quantize, &started);
+    add_work(&j->report->quantize, &watch);
     gather_batch(j, first, count);
     return true;
 }

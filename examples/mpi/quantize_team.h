@@ -24,8 +24,9 @@ typedef struct group_report {
 } group_report;
 
 typedef struct team_report {
-    double calibrate, exchange, search, quantize, gather;   /* seconds of this rank */
-    uint64_t sum_sent, share_sent, gather_sent;             /* bytes of this rank */
+    double calibrate, search, quantize;             /* processor seconds of this rank */
+    double exchange, gather;                        /* seconds, most of them waiting for others */
+    uint64_t sum_sent, share_sent, gather_sent;     /* bytes of this rank */
     group_report *groups;       /* [layers][INPUTS], the same on every rank; to be freed */
 } team_report;
 

@@ -16,6 +16,7 @@ if [ "$1" = rank ]; then        # what every rank runs
 fi
 MPIEXEC=$1 host=$3 export_tiny=$4
 export MPIEXEC
+export ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0"    # MPI's own
 here=$(dirname "$0")
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/awq-mpi.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT

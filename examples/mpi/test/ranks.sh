@@ -7,6 +7,7 @@ set -eu
 ranks=$1 test_mpi=$3 host=$4 export_tiny=$5
 MPIEXEC=$2
 export MPIEXEC
+export ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0"    # MPI's own
 here=$(dirname "$0")
 data=$here/../../data
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/awq-mpi.XXXXXX")

@@ -298,8 +298,13 @@ static void compare_cut(const linear *part, const linear *whole, size_t row, siz
 
 static void parts_are_cut_exactly(const model *whole)
 {
+    static const float bias[TINY_DIM];
+    linear *down = &whole->layers[1].linears[LINEAR_DOWN];
     size_t ranks, r;
     model_part part;
+
+    REQUIRE(!down->bias);
+    down->bias = bias;
 
     for (ranks = 1; ranks <= TINY_HEADS; ranks++)
         for (r = 0; r < ranks; r++) {
@@ -312,8 +317,11 @@ static void parts_are_cut_exactly(const model *whole)
             compare_cut(&to[LINEAR_UP], &from[LINEAR_UP], part.ffn.begin, 0);
             compare_cut(&to[LINEAR_DOWN], &from[LINEAR_DOWN], 0, part.ffn.begin);
             compare_cut(&part.m.head, &whole->head, part.head_rows.begin, 0);
+            REQUIRE(to[LINEAR_UP].bias == from[LINEAR_UP].bias + part.ffn.begin);
+            REQUIRE(to[LINEAR_DOWN].bias == (r == 0 ? bias : NULL));
             part_close(&part);
         }
+    down->bias = NULL;
     REQUIRE(!part_open(&part, whole, TINY_HEADS + 1, 0, &why));
     REQUIRE(strstr(why.text, "attention heads") != NULL);
     REQUIRE(!part_open(&part, &m, 1, 0, &why));
