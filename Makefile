@@ -226,5 +226,5 @@ clean:
 
 .PHONY: help demo llm search web convert mpi python test test-web test-cuda golden sanitize fuzz \
         mutants firmware board test-isa count-isa tools bench bench-build bench-peers bench-report \
-        time-7b gpu shared install clean
+        gpu time-7b shared install clean
 .DEFAULT_GOAL := help
