@@ -44,6 +44,7 @@ help:
 	@echo 'make bench       speed beside error and size; ARGS=--benchmark_filter=...'
 	@echo 'make time-7b     time and memory of every step on the linears of a 7B model; ARGS="--layers 32"'
 	@echo 'make bench-report   the same beside other libraries, into docs/performance.md (half an hour)'
+	@echo 'make gpu         the CUDA header on this machine'\''s GPU: checks, then times beside torch'
 	@echo 'make shared      the shared library, for other languages: build/shared/'
 	@echo 'make install     header, library, find_package(awq) and pkg-config into PREFIX=$(PREFIX)'
 	@echo 'make clean       remove $(BUILD)/'
@@ -203,6 +204,10 @@ bench-report: bench-build bench-peers
 	$(BUILD)/peers/bin/python bench/report.py --bench $(AWQ_BENCH) \
 	    --peers $(BUILD)/peers/bin/python --results $(BUILD)/report $(ARGS)
 
+# Needs what a GPU machine has: nvidia-smi, nvcc, python3 with torch. Says which is missing.
+gpu:
+	@sh bench/gpu/run.sh $(BUILD)/gpu $(ARGS)
+
 shared:
 	@$(NEED) cc cmake
 	@cmake -S . -B $(BUILD)/shared -DCMAKE_BUILD_TYPE=Release -DAWQ_BUILD_TESTS=OFF \
@@ -221,5 +226,5 @@ clean:
 
 .PHONY: help demo llm search web convert mpi python test test-web test-cuda golden sanitize fuzz \
         mutants firmware board test-isa count-isa tools bench bench-build bench-peers bench-report \
-        time-7b shared install clean
+        gpu time-7b shared install clean
 .DEFAULT_GOAL := help

@@ -95,8 +95,8 @@
         promise. Packed bytes carry their own version; a reader of version n reads 1 .. n.
 
     LIMITATIONS
-        No GPU kernels: they will be a separate header. The scale search looks at one group of
-        linears at a time. A loss from rows takes 4 in_features * tokens bytes of scratch; use the
+        GPU kernels are another header, awq_cuda.cuh. The scale search looks at one group of linears
+        at a time. A loss from rows takes 4 in_features * tokens bytes of scratch; use the
         sketch where that is too much. Foreign layouts are read and written at 4 bits, without act
         order; their files are the host's.
 
@@ -161,7 +161,7 @@ extern "C" {
     X(AWQ_ERR_ZERO_POINT,  -18, "the target cannot hold a zero point (GPTQ v1: 0; 4 bits: 16)")    \
     X(AWQ_ERR_ROUNDING,    -19, "the target cannot hold a value exactly, and may not round it")    \
     X(AWQ_ERR_ACT_ORDER,   -20, "group_index is not k / group_size: act order is not supported")   \
-    X(AWQ_ERR_DEVICE,      -21, "this GPU, or the code in this binary, cannot do it (awq_cuda.cuh)")\
+    X(AWQ_ERR_DEVICE,      -21, "this GPU, or this binary's code, cannot do it (awq_cuda.cuh)")    \
     X(AWQ_ERR_CUDA,        -22, "the CUDA runtime failed; awq_cuda.error says how (awq_cuda.cuh)")
 
 typedef enum awq_status {

@@ -23,14 +23,14 @@
 
     CONTENTS   search for the tag
         >>config >>types >>device
-        >>cuda-calibrate                        statistics, sketch and loss, where the activations are
+        >>cuda-calibrate                  statistics, sketch and loss, where activations are
         >>cuda-repack >>cuda-dequantize >>cuda-matmul
 
     FORMAT   strips of 64 rows, blocks of 128 inputs, three sections: q, scales, zeros
         q       for each strip, for each block: 4 tiles of 16 rows, for each 2 halves of 64 inputs,
                 for each 32 lanes of 16 bytes: 4 words, one for every 16 inputs (a k-step).
                 A word is one lane's share of the A operand of mma.m16n8k16, 16 rows x 16 inputs,
-                nibble n from bit 4 n + 2 on (nibble 7: bits 30, 31, 0, 1), g = lane / 4, t = lane % 4:
+                nibble n from bit 4 n + 2 on (7: bits 30, 31, 0, 1), g = lane / 4, t = lane % 4:
                   nibble    7      6      5      4      3      2      1      0
                   row      g+8    g      g+8    g      g+8    g      g+8    g
                   input    2t+9   2t+9   2t+1   2t+1   2t+8   2t+8   2t     2t
@@ -43,8 +43,8 @@
     RULES
         Stream     everything is queued on cuda.stream; nothing waits, allocates, prints or exits.
                    All calls but awq_cuda_init may be captured into a CUDA graph.
-        Memory     the caller's, on the device unless a function says host. x and the rows of W begin
-                   at multiples of 16 bytes, so their strides are multiples of 8 elements.
+        Memory     the caller's, on the device unless a function says host. The rows of x, and of a
+                   dequantized W, begin at multiples of 16 bytes: strides are multiples of 8.
         Errors     a status, before anything is queued. AWQ_ERR_DEVICE: this GPU, or the code in
                    this binary, cannot do it: cuda.needs says which capability would do.
                    AWQ_ERR_CUDA: the runtime failed at the launch: cuda.error says how.
@@ -58,8 +58,8 @@
         AWQ_STATIC, AWQDEF              as in awq.h
 
     LIMITATIONS
-        4 bits. Groups of 32, 64, 128 or the whole row; in_features a multiple of 8. Tensor cores from
-        sm_80 on; below that, and on AMD, the portable kernels do everything.
+        4 bits. Groups of 32, 64, 128 or the whole row; in_features a multiple of 8. Tensor cores
+        from sm_80 on; below that, and on AMD, the portable kernels do everything.
 
     Licence: MIT, see the end of awq.h.
 */
@@ -138,6 +138,7 @@ typedef struct awq_cuda_stats {
     size_t    in_features;
     size_t    sketch_rows;  /* 0: no sketch                                                       */
     uint64_t  sketch_seed;
+    uint64_t  first_token;  /* as in awq_stats; 0, or set it before the first token               */
     uint64_t *count;        /* [1]                                                                */
     double   *weight;       /* [1]                                                                */
     double   *abs_sum, *sq_sum;     /* [in_features]                                              */
@@ -168,7 +169,8 @@ AWQDEF awq_status awq_cuda_stats_add(awq_cuda *cuda, awq_cuda_stats *stats, awq_
 
 /*  awq_cuda_stats_copy  -  to an awq_stats of the same shape on the host, queued on the stream
 
-    Shapes    in_features, sketch_rows and sketch_seed as of `to`, which may have no Gram matrix
+    Shapes    in_features, sketch_rows, sketch_seed and first_token as of `to`, which may have no
+              Gram matrix
     Errors    NULL, SHAPE, CUDA. Wait for the stream before `to` is read.                         */
 AWQDEF awq_status awq_cuda_stats_copy(awq_cuda *cuda, const awq_cuda_stats *from, awq_stats *to);
 
@@ -177,9 +179,9 @@ AWQDEF awq_status awq_cuda_stats_copy(awq_cuda *cuda, const awq_cuda_stats *from
     Formula   loss[0] = sum over rows r, tokens t of w_t (d_r . x_t)^2,  d = Q(W s) / s - W;  inf
               where awq_quantize would refuse a group. Divide by out_features and the tokens' weight
               (sketch: stats weight) for awq_search's.
-    Shapes    weight (out_features, in_features) any dtype; scale [in_features] or NULL; x (tokens or
-              sketch_rows, in_features) any dtype; token_weight [tokens] or NULL; loss [1]; all on
-              the device
+    Shapes    weight (out_features, in_features) any dtype; scale [in_features] or NULL; x (tokens
+              or sketch_rows, in_features) any dtype; token_weight [tokens] or NULL; loss [1]; all
+              on the device
     Memory    scratch: awq_cuda_loss_size() bytes on the device, aligned to 16; 0 from it: overflow
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY, CUDA
     Numerics  d has the bits of awq_fake_quantize; dots in fp32, squares and sums in double in a
@@ -201,8 +203,8 @@ AWQDEF awq_status awq_cuda_loss(awq_cuda *cuda, awq_quant quant, awq_matrix weig
     Shapes    any out_features; in_features a multiple of 8
     Memory    host or device, aligned to 16 bytes (128 is fastest); not touched. The size is 0
               where init would fail.
-    Errors    NULL, SHAPE (0, or beyond 2^31 tiles), CONFIG (bits is not 4), DTYPE (dtype is not
-              fp16 or bf16), IN_FEATURES, GROUP_SIZE, MEMORY                                      */
+    Errors    NULL, SHAPE (0, 2^31, or beyond 2^31 tiles), CONFIG (bits is not 4), DTYPE (dtype is
+              not fp16 or bf16), IN_FEATURES, GROUP_SIZE, MEMORY                                  */
 AWQDEF size_t     awq_cuda_tensor_size(awq_quant quant, size_t out_features, size_t in_features,
                                        awq_dtype dtype);
 AWQDEF awq_status awq_cuda_tensor_init(awq_cuda_tensor *tensor, awq_quant quant,
@@ -230,7 +232,7 @@ AWQDEF awq_status awq_cuda_repack_host(const awq_packed *from, awq_cuda_tensor *
     Formula   GEMV_FAST: zero = clamp(round(-scaled_zero / scale), 0, 15). Scales are kept within
               the finite numbers > 0 of tensor->dtype. awq_import() looks at every value and says
               what is wrong; this does not.
-    Errors    as awq_cuda_repack; CONFIG also: another layout                                     */
+    Errors    as awq_cuda_repack; CONFIG also: another layout; SHAPE also: an odd stride          */
 AWQDEF awq_status awq_cuda_repack_foreign(awq_cuda *cuda, const awq_foreign *from,
                                           awq_cuda_tensor *to);
 AWQDEF awq_status awq_cuda_repack_foreign_host(const awq_foreign *from, awq_cuda_tensor *to,
@@ -263,13 +265,14 @@ typedef enum awq_cuda_kernel {
     AWQ_CUDA_WGMMA    = 3   /* any tokens, sm_90a: a warpgroup's tensor cores                     */
 } awq_cuda_kernel;
 
-/*  What awq_cuda_matmul runs for this many tokens.                                               */
+/*  What awq_cuda_matmul runs for this many tokens. Never AWQ_CUDA_WGMMA: it has not yet run on a
+    GPU (make gpu checks and times it).                                                           */
 AWQDEF awq_cuda_kernel awq_cuda_pick(const awq_cuda *cuda, const awq_cuda_tensor *tensor,
                                      size_t tokens);
 
-/*  Bytes of workspace for every call with 1 .. max_tokens tokens, whatever the tensor. Zero it once;
-    every call leaves its counters, the first bytes of it, at zero. Calls on one stream share it. It
-    may be NULL where this is 0, and is not touched where tiles need not be cut.                  */
+/*  Bytes of workspace for every call with 1 .. max_tokens tokens, whatever the tensor. Zero it
+    once; every call leaves its counters, the first bytes of it, at zero. Calls on one stream share
+    it. It may be NULL where this is 0, and is not touched where tiles need not be cut.           */
 AWQDEF size_t awq_cuda_workspace_size(const awq_cuda *cuda, size_t max_tokens);
 
 /*  awq_cuda_matmul, awq_cuda_matmul_with  -  apply a linear to a batch of tokens
@@ -327,6 +330,13 @@ AWQDEF awq_status awq_cuda_matmul_with(awq_cuda *cuda, awq_cuda_kernel kernel,
 #  define AWQ_CUDA__TENSOR 1
 #endif
 
+/* wgmma is of sm_90a alone; nothing of it is emulated. */
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#  define AWQ_CUDA__WGMMA 1
+#else
+#  define AWQ_CUDA__WGMMA 0
+#endif
+
 #define AWQ_CUDA__DEVICE static __device__ __forceinline__
 #define AWQ_CUDA__BOTH   static __host__ __device__ __forceinline__
 
@@ -375,8 +385,8 @@ template <int N> AWQ_CUDA__DEVICE void awq_cuda__cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
 }
 
-/* Four 8 x 8 matrices of 16-bit numbers; lane l brings the address of row l % 8 of matrix l / 8, and
-   gets elements 2 (l % 4), + 1 of row l / 4 of each. */
+/* Four 8 x 8 matrices of 16-bit numbers; lane l brings the address of row l % 8 of matrix l / 8,
+   and gets elements 2 (l % 4), + 1 of row l / 4 of each. */
 AWQ_CUDA__DEVICE void awq_cuda__ldmatrix_x4(unsigned *r, const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -405,17 +415,90 @@ AWQ_CUDA__DEVICE unsigned awq_cuda__lop3(unsigned a, unsigned b, unsigned c) {
     return d;
 }
 
+#if AWQ_CUDA__WGMMA
+
+/* Between what a warpgroup wrote to registers and the wgmma that read them. */
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_fence() {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_commit() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int N> AWQ_CUDA__DEVICE void awq_cuda__wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(N) : "memory");
+}
+/* Shared memory that this thread wrote may be read by wgmma after the next barrier. */
+AWQ_CUDA__DEVICE void awq_cuda__fence_proxy() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* Rows of 128 bytes whose 16-byte chunks are exchanged by chunk ^ (row % 8), 8 rows in 1024 bytes:
+   the 128-byte swizzle. The address is a multiple of 1024, or 32, 64, 96 bytes beyond one. */
+AWQ_CUDA__DEVICE uint64_t awq_cuda__wgmma_descriptor(const void *shared) {
+    const uint64_t address = (awq_cuda__address(shared) & 0x3ffffu) >> 4;
+    return address | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+
+/* d += a b: 64 x 16, a tile of 16 rows in each warp's registers, times 16 x 128 in shared memory */
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_m64n128k16_f16(float (&d)[64], const unsigned *a,
+                                                    uint64_t b) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+        :
+          "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
+          "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
+          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),
+          "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+          "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
+          "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
+          "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
+          "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]),
+          "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+          "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]),
+          "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+          "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
+          "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_m64n128k16_bf16(float (&d)[64], const unsigned *a,
+                                                    uint64_t b) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+        :
+          "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]),
+          "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
+          "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]),
+          "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+          "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
+          "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]),
+          "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
+          "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]),
+          "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+          "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]),
+          "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+          "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]),
+          "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 #endif
 
-/* Read once: past the L1 cache, first to leave the L2. */
-#ifndef AWQ_CUDA_EMULATED
-AWQ_CUDA__DEVICE uint4 awq_cuda__load_stream(const uint4 *p) {
-#if AWQ_CUDA__HIP
-    return *p;
-#else
-    return __ldcs(p);
-#endif
-}
 #endif
 
 /* =================================================================================================
@@ -458,8 +541,8 @@ AWQ_CUDA__BOTH uint16_t awq_cuda__float_to_bf16(float x) {
 }
 
 #if AWQ_CUDA__TENSOR
-/* Two fields of a word, one in each half, become a pair of numbers: the mask leaves four bits of the
-   mantissa, the offset brings exponents that make the lowest of them worth 1. */
+/* Two fields of a word, one in each half, become a pair of numbers: the mask leaves four bits of
+   the mantissa, the offset brings exponents that make the lowest of them worth 1. */
 AWQ_CUDA__DEVICE unsigned awq_cuda__take(unsigned word, unsigned mask, unsigned offset) {
     return awq_cuda__lop3<(0xf0 & 0xcc) | 0xaa>(word, mask, offset);
 }
@@ -493,6 +576,11 @@ struct awq_cuda__f16 {
         awq_cuda__mma_m16n8k16_f16(d, a, b);
     }
 #endif
+#if AWQ_CUDA__WGMMA
+    AWQ_CUDA__DEVICE void wgmma(float (&d)[64], const unsigned *a, uint64_t b) {
+        awq_cuda__wgmma_m64n128k16_f16(d, a, b);
+    }
+#endif
 };
 
 /* Conversions not by cuda_bf16.h: the same on every device. */
@@ -517,6 +605,11 @@ struct awq_cuda__bf16 {
     }
     AWQ_CUDA__DEVICE void mma(float *d, const unsigned *a, const unsigned *b) {
         awq_cuda__mma_m16n8k16_bf16(d, a, b);
+    }
+#endif
+#if AWQ_CUDA__WGMMA
+    AWQ_CUDA__DEVICE void wgmma(float (&d)[64], const unsigned *a, uint64_t b) {
+        awq_cuda__wgmma_m64n128k16_bf16(d, a, b);
     }
 #endif
 };
@@ -596,7 +689,8 @@ static awq_status awq_cuda__lay_out(awq_cuda_tensor *t, awq_quant quant, size_t 
     if (quant.group_size != 32 && quant.group_size != 64 && quant.group_size != 128 &&
         quant.group_size != -1)
         return AWQ_ERR_GROUP_SIZE;
-    if (strips > 0x7fffffffu / blocks) return AWQ_ERR_SHAPE;
+    if (out > 0x7fffffffu || in > 0x7fffffffu || strips > 0x7fffffffu / blocks)
+        return AWQ_ERR_SHAPE;
     groups = quant.group_size == -1
                  ? strips
                  : strips * blocks * static_cast<size_t>(AWQ_CUDA__BLOCK / quant.group_size);
@@ -667,7 +761,7 @@ static awq_status awq_cuda__check_rows(awq_matrix m, size_t rows, size_t cols, a
     if (!m.data && rows) return AWQ_ERR_NULL;
     if (m.dtype != dtype) return AWQ_ERR_DTYPE;
     if (m.rows != rows || m.cols != cols || m.stride < cols) return AWQ_ERR_SHAPE;
-    return AWQ_OK;
+    return reinterpret_cast<uintptr_t>(m.data) % 2 ? AWQ_ERR_MEMORY : AWQ_OK;
 }
 static awq_status awq_cuda__check_aligned(awq_matrix m) {
     return reinterpret_cast<uintptr_t>(m.data) % 16 || m.stride % 8 ? AWQ_ERR_MEMORY : AWQ_OK;
@@ -731,7 +825,7 @@ awq_cuda__draw_rows(awq_cuda__stats_job job) {
     const unsigned *numbers = before + at * AWQ_CUDA__TOKENS;
     token.root = __fsqrt_rn(token.weight);
     if (token.weight > 0 && job.stats.sketch)
-        awq_cuda__draw_row(job.stats, count + numbers[t] - 1, &token);
+        awq_cuda__draw_row(job.stats, job.stats.first_token + count + numbers[t] - 1, &token);
     if (t < job.tokens) static_cast<awq_cuda__token *>(job.stats.tokens)[t] = token;
     if (t != 0) return;
     *job.stats.count = count + numbers[AWQ_CUDA__TOKENS - 1];
@@ -789,6 +883,7 @@ AWQDEF awq_status awq_cuda_stats_init(awq_cuda *cuda, awq_cuda_stats *stats, siz
     stats->in_features = in_features;
     stats->sketch_rows = sketch_rows;
     stats->sketch_seed = sketch_seed;
+    stats->first_token = 0;
     stats->count = reinterpret_cast<uint64_t *>(bytes);
     stats->weight = reinterpret_cast<double *>(bytes + 8);
     stats->tokens = bytes + 16;
@@ -836,7 +931,7 @@ AWQDEF awq_status awq_cuda_stats_copy(awq_cuda *cuda, const awq_cuda_stats *from
     if (!cuda || !from || !from->count || !to || !to->abs_max) return AWQ_ERR_NULL;
     n = from->in_features;
     if (to->in_features != n || to->sketch_rows != from->sketch_rows ||
-        to->sketch_seed != from->sketch_seed || to->gram)
+        to->sketch_seed != from->sketch_seed || to->first_token != from->first_token || to->gram)
         return AWQ_ERR_SHAPE;
     struct { void *to; const void *from; size_t size; } copies[6] = {
         { &to->count, from->count, 8 },
@@ -952,8 +1047,8 @@ static __global__ void __launch_bounds__(128) awq_cuda__errors(awq_cuda__loss_jo
 /* 64 rows of d times 64 tokens of x, 4 x 4 of each thread; the squares are summed in double. */
 static __global__ void __launch_bounds__(256) awq_cuda__squares(awq_cuda__loss_job job) {
     AWQ_CUDA__SHARED(shared);
-    float(*d)[AWQ_CUDA__LOSS_TILE + 4] = reinterpret_cast<float(*)[AWQ_CUDA__LOSS_TILE + 4]>(shared);
-    float(*x)[AWQ_CUDA__LOSS_TILE + 4] = d + AWQ_CUDA__LOSS_STEP;
+    typedef float line[AWQ_CUDA__LOSS_TILE + 4];
+    line *d = reinterpret_cast<line *>(shared), *x = d + AWQ_CUDA__LOSS_STEP;
     double *sums = reinterpret_cast<double *>(shared);
     const unsigned row = blockIdx.x * AWQ_CUDA__LOSS_TILE, token = blockIdx.y * AWQ_CUDA__LOSS_TILE;
     const unsigned r = threadIdx.x / 16 * 4, t = threadIdx.x % 16 * 4;
@@ -1370,8 +1465,8 @@ template <typename T>
 static __global__ void __launch_bounds__(128) awq_cuda__dequantize(awq_cuda__dequantize_job job) {
     AWQ_CUDA__SHARED(shared);
     const awq_cuda__weights &w = job.w;
-    unsigned tile = threadIdx.x / 32, lane = threadIdx.x % 32, block = blockIdx.x;
-    unsigned strip = blockIdx.y, step = 8 / w.block_groups;
+    unsigned tile = threadIdx.x / 32, lane = threadIdx.x % 32, block = blockIdx.x % w.blocks;
+    unsigned strip = blockIdx.x / w.blocks, step = 8 / w.block_groups;
     size_t group = awq_cuda__group_at(w, strip, block);
     uint16_t *rows = reinterpret_cast<uint16_t *>(shared) + tile * 16 * AWQ_CUDA__DEQUANTIZE_STRIDE;
     for (unsigned k = 0; k < 8; k++) {
@@ -1380,7 +1475,8 @@ static __global__ void __launch_bounds__(128) awq_cuda__dequantize(awq_cuda__deq
         const uint16_t *scale = w.scales + ((group + k / step) * 8 + lane / 4) * 8 + tile * 2;
         unsigned zero = awq_cuda__zero_byte(w.zeros, group + k / step, lane / 4, tile);
         for (unsigned n = 0; n < 8; n++) {
-            int u = static_cast<int>(awq_cuda__get(word, n)) - static_cast<int>(zero >> n % 2 * 4 & 15u);
+            int u = static_cast<int>(awq_cuda__get(word, n)) -
+                    static_cast<int>(zero >> n % 2 * 4 & 15u);
             rows[(awq_cuda__row_of(0, lane, n)) * AWQ_CUDA__DEQUANTIZE_STRIDE +
                  awq_cuda__input_of(k / 4, k % 4, lane, n)] =
                 T::from_float(static_cast<float>(u) * T::to_float(scale[n % 2]));
@@ -1408,8 +1504,7 @@ AWQDEF awq_status awq_cuda_dequantize(awq_cuda *cuda, const awq_cuda_tensor *ten
     job.w = awq_cuda__view(tensor);
     job.out = static_cast<uint16_t *>(out.data);
     job.stride = out.stride;
-    if (job.w.strips > 65535) return AWQ_ERR_SHAPE;
-    dim3 grid(job.w.blocks, job.w.strips);
+    const unsigned grid = job.w.strips * job.w.blocks;
     const unsigned shared = AWQ_CUDA__STRIP * AWQ_CUDA__DEQUANTIZE_STRIDE * 2;
     if (tensor->dtype == AWQ_F16)
         AWQ_CUDA__LAUNCH(awq_cuda__dequantize<awq_cuda__f16>, grid, 128, shared, cuda->stream, job);
@@ -1422,8 +1517,8 @@ AWQDEF awq_status awq_cuda_dequantize(awq_cuda *cuda, const awq_cuda_tensor *ten
 /* =================================================================================================
    >>stripes   how thread blocks share the work of a matmul
 
-   A tile of y (rows x tokens) takes all blocks of 128 inputs of its rows: units. All units in a row,
-   tile after tile, are cut into equal stripes, one per thread block, so that no multiprocessor
+   A tile of y (rows x tokens) takes all blocks of 128 inputs of its rows: units. All units in a
+   row, tile after tile, are cut into equal stripes, one per thread block, so that no multiprocessor
    waits for another however many tiles there are. Where a cut falls into a tile, each thread block
    leaves its part of the sums in the workspace and counts itself; the last one adds all parts in
    the order of the blocks, whoever it is, so the result does not depend on when they ran.
@@ -1437,7 +1532,8 @@ struct awq_cuda__matmul_job {
     unsigned tokens;
     unsigned row_tiles, token_tiles;
     unsigned units;         /* of one thread block */
-    unsigned *counters;     /* [thread blocks] how many have left their part of the tile it begins */
+    unsigned stages;        /* of its ring, 2 .. AWQ_CUDA__GEMM_STAGES */
+    unsigned *counters;     /* [thread blocks] parts there are of the tile that it begins */
     float *partials;        /* [2 * thread blocks][tokens of a tile][rows of a tile] */
 };
 
@@ -1457,7 +1553,8 @@ AWQ_CUDA__DEVICE void awq_cuda__store(const awq_cuda__matmul_job &job, unsigned 
 
 struct awq_cuda__place { unsigned row_tile, token_tile; };
 
-AWQ_CUDA__DEVICE awq_cuda__place awq_cuda__place_of(const awq_cuda__matmul_job &job, unsigned tile) {
+AWQ_CUDA__DEVICE awq_cuda__place awq_cuda__place_of(const awq_cuda__matmul_job &job,
+                                                    unsigned tile) {
     unsigned super = tile / (AWQ_CUDA__SUPER * job.token_tiles) * AWQ_CUDA__SUPER;
     unsigned rows = job.row_tiles - super < AWQ_CUDA__SUPER ? job.row_tiles - super
                                                             : AWQ_CUDA__SUPER;
@@ -1493,8 +1590,8 @@ AWQ_CUDA__DEVICE bool awq_cuda__is_last(unsigned *counter, unsigned parts, unsig
     return last;
 }
 
-/* sums [parts][tokens][rows + 4] in shared memory become y, or this thread block's part of it. Every
-   thread comes, after a barrier. */
+/* sums [parts][tokens][rows + 4] in shared memory become y, or this thread block's part of it.
+   Every thread comes, after a barrier. */
 template <typename T, unsigned ROWS>
 AWQ_CUDA__DEVICE void awq_cuda__finish(const awq_cuda__matmul_job &job, unsigned tile,
                                        unsigned tokens, const float *sums, unsigned parts,
@@ -1526,6 +1623,8 @@ AWQ_CUDA__DEVICE void awq_cuda__finish(const awq_cuda__matmul_job &job, unsigned
 /* =================================================================================================
    >>fragments   packed words to operands of the tensor cores
    ============================================================================================== */
+
+#if AWQ_CUDA__TENSOR
 
 /* The four registers of the A operand before anything is subtracted: offset + q. */
 template <typename T> AWQ_CUDA__DEVICE void awq_cuda__spread(unsigned word, unsigned *a) {
@@ -1590,7 +1689,8 @@ AWQ_CUDA__DEVICE unsigned awq_cuda__word(const uint4 &v, unsigned i) {
 
 /* Rows of x in shared memory are 128 inputs, 16 chunks of 16 bytes, exchanged so that 8 rows of a
    chunk lie in different banks. */
-AWQ_CUDA__DEVICE unsigned char *awq_cuda__x_chunk(unsigned char *x, unsigned token, unsigned chunk) {
+AWQ_CUDA__DEVICE unsigned char *awq_cuda__x_chunk(unsigned char *x, unsigned token,
+                                                  unsigned chunk) {
     return x + token * (AWQ_CUDA__BLOCK * 2) + (chunk ^ (token & 7u)) * 16;
 }
 
@@ -1610,6 +1710,8 @@ AWQ_CUDA__DEVICE void awq_cuda__fetch_x(const awq_cuda__matmul_job &job, unsigne
     awq_cuda__cp_async16(to, valid ? job.x + token * job.x_stride + k : job.x, valid ? 16 : 0);
 }
 
+#endif /* AWQ_CUDA__TENSOR */
+
 /* =================================================================================================
    >>gemv   1 .. 8 tokens: bytes of weights per second
 
@@ -1628,6 +1730,8 @@ AWQ_CUDA__DEVICE void awq_cuda__fetch_x(const awq_cuda__matmul_job &job, unsigne
 AWQ_CUDA__BOTH unsigned awq_cuda__gemv_stage_size(unsigned groups, unsigned tokens) {
     return AWQ_CUDA__TILE + groups * 160 + tokens * AWQ_CUDA__BLOCK * 2;
 }
+
+#if AWQ_CUDA__TENSOR
 
 /* The block a warp fetches next. q, and grids of groups, follow one another from strip to strip. */
 struct awq_cuda__cursor { unsigned unit, strip, block; };
@@ -1711,6 +1815,8 @@ AWQ_CUDA__DEVICE void awq_cuda__gemv_leave(unsigned tokens, float (*sum)[4], flo
         }
 }
 
+#endif /* AWQ_CUDA__TENSOR */
+
 template <typename T, unsigned GROUPS>
 static __global__ void __launch_bounds__(32 * AWQ_CUDA__GEMV_WARPS, 1)
 awq_cuda__gemv(awq_cuda__matmul_job job) {
@@ -1776,10 +1882,26 @@ awq_cuda__gemv(awq_cuda__matmul_job job) {
 
 #define AWQ_CUDA__GEMM_ROWS    128
 #define AWQ_CUDA__GEMM_THREADS 256
+#define AWQ_CUDA__GEMM_STAGES  8 /* at most: what shared memory has room for */
 
 /* A stage: q of two strips, scales and zeros of two strips, then x. */
 AWQ_CUDA__BOTH unsigned awq_cuda__gemm_stage_size(unsigned groups, unsigned tokens) {
     return 2 * (AWQ_CUDA__TILE + groups * 160) + tokens * AWQ_CUDA__BLOCK * 2;
+}
+
+#if AWQ_CUDA__TENSOR
+
+/* Until at most `pending` of this thread's groups are on their way. */
+AWQ_CUDA__DEVICE void awq_cuda__wait_until(unsigned pending) {
+    switch (pending) {
+    case 0: awq_cuda__cp_async_wait<0>(); break;
+    case 1: awq_cuda__cp_async_wait<1>(); break;
+    case 2: awq_cuda__cp_async_wait<2>(); break;
+    case 3: awq_cuda__cp_async_wait<3>(); break;
+    case 4: awq_cuda__cp_async_wait<4>(); break;
+    case 5: awq_cuda__cp_async_wait<5>(); break;
+    default: awq_cuda__cp_async_wait<6>(); break;
+    }
 }
 
 /* What is fetched next, and this thread's share of x there: chunk threadIdx.x % 16 of every 16th
@@ -1789,10 +1911,10 @@ struct awq_cuda__feed {
     const uint16_t *x;
 };
 
-template <unsigned TOKENS>
+template <unsigned TOKENS, unsigned STRIPS>
 AWQ_CUDA__DEVICE void awq_cuda__enter_tile(const awq_cuda__matmul_job &job, awq_cuda__feed *feed) {
     const awq_cuda__place place = awq_cuda__place_of(job, feed->tile);
-    feed->strip = place.row_tile * 2;
+    feed->strip = place.row_tile * STRIPS;
     feed->token = place.token_tile * TOKENS + threadIdx.x / 16;
     feed->x = job.x + feed->token * job.x_stride + threadIdx.x % 16 * 8;
 }
@@ -1805,6 +1927,7 @@ AWQ_CUDA__DEVICE void awq_cuda__gemm_fetch(const awq_cuda__matmul_job &job, awq_
     const unsigned k = feed->block * AWQ_CUDA__BLOCK, lead = threadIdx.x / 16;
     const bool has_input = k + chunk * 8 < job.w.in_features;
     unsigned char *grids = stage + 2 * AWQ_CUDA__TILE, *x = grids + 2 * groups * 160;
+    if (feed->block == 0) awq_cuda__enter_tile<TOKENS, 2>(job, feed);
 #pragma unroll
     for (unsigned s = 0; s < 2; s++) { /* sums of a strip that is not there are not stored */
         const unsigned strip = feed->strip + s < job.w.strips ? feed->strip + s : feed->strip;
@@ -1824,7 +1947,6 @@ AWQ_CUDA__DEVICE void awq_cuda__gemm_fetch(const awq_cuda__matmul_job &job, awq_
     if (++feed->block == job.w.blocks) {
         feed->block = 0;
         feed->tile++;
-        awq_cuda__enter_tile<TOKENS>(job, feed);
     }
 }
 
@@ -1910,14 +2032,17 @@ AWQ_CUDA__DEVICE void awq_cuda__gemm_leave(unsigned first, bool add, float (*sum
         for (unsigned n = 0; n < N; n++)
 #pragma unroll
             for (unsigned e = 0; e < 4; e++) {
-                float *at = sums + (first + n * 8 + lane % 4 * 2 + e % 2) * (AWQ_CUDA__GEMM_ROWS + 4) +
-                            quarter * 32 + i * 16 + lane / 4 + e / 2 * 8;
+                const unsigned token = first + n * 8 + lane % 4 * 2 + e % 2;
+                float *at = sums + token * (AWQ_CUDA__GEMM_ROWS + 4) + quarter * 32 + i * 16 +
+                            lane / 4 + e / 2 * 8;
                 *at = add ? *at + sum[i][n][e] : sum[i][n][e];
                 sum[i][n][e] = 0;
             }
 }
 
-template <typename T, unsigned TOKENS, unsigned STAGES, bool FINE>
+#endif /* AWQ_CUDA__TENSOR */
+
+template <typename T, unsigned TOKENS, bool FINE>
 static __global__ void __launch_bounds__(AWQ_CUDA__GEMM_THREADS, 1)
 awq_cuda__gemm(awq_cuda__matmul_job job) {
 #if AWQ_CUDA__TENSOR
@@ -1932,13 +2057,14 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
     unsigned char *ring =
         reinterpret_cast<unsigned char *>(sums + TOKENS * (AWQ_CUDA__GEMM_ROWS + 4));
     const unsigned begin = blockIdx.x * job.units, end = awq_cuda__stripe_end(job);
+    const unsigned stages = job.stages;
     unsigned unit = begin, at = 0, fetch_at = 0;
     awq_cuda__feed feed = { begin / job.w.blocks, begin % job.w.blocks, 0, 0, NULL };
     float sum[2][n][4];
 #pragma unroll
     for (unsigned i = 0; i < 2 * n * 4; i++) sum[i / (n * 4)][i / 4 % n][i % 4] = 0;
-    awq_cuda__enter_tile<TOKENS>(job, &feed);
-    for (; fetch_at < STAGES - 1; fetch_at++) {
+    awq_cuda__enter_tile<TOKENS, 2>(job, &feed);
+    for (; fetch_at < stages - 1; fetch_at++) {
         if (begin + fetch_at < end)
             awq_cuda__gemm_fetch<TOKENS>(job, &feed, ring + fetch_at * stage_size);
         awq_cuda__cp_async_commit();
@@ -1946,15 +2072,15 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
     for (unsigned tile = begin / job.w.blocks; tile * job.w.blocks < end; tile++) {
         const unsigned tile_end = (tile + 1) * job.w.blocks < end ? (tile + 1) * job.w.blocks : end;
         for (; unit < tile_end; unit++) {
-            awq_cuda__cp_async_wait<STAGES - 2>();
+            awq_cuda__wait_until(stages - 2);
             __syncthreads(); /* all threads' copies are here, and nobody reads the stage before */
-            if (unit + STAGES - 1 < end)
+            if (unit + stages - 1 < end)
                 awq_cuda__gemm_fetch<TOKENS>(job, &feed, ring + fetch_at * stage_size);
             awq_cuda__cp_async_commit();
             awq_cuda__gemm_add<T, n, FINE>(job.w, ring + at * stage_size, first, split ? other : 0,
                                            split ? other + 1 : 2, sum);
-            at = at + 1 == STAGES ? 0 : at + 1;
-            fetch_at = fetch_at + 1 == STAGES ? 0 : fetch_at + 1;
+            at = at + 1 == stages ? 0 : at + 1;
+            fetch_at = fetch_at + 1 == stages ? 0 : fetch_at + 1;
         }
         if (!split || other) awq_cuda__gemm_leave<n>(first, false, sum, sums);
         __syncthreads();
@@ -1963,6 +2089,159 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
             __syncthreads();
         }
         awq_cuda__finish<T, AWQ_CUDA__GEMM_ROWS>(job, tile, TOKENS, sums, 1, flag);
+    }
+    awq_cuda__cp_async_wait<0>();
+#else
+    (void)job;
+#endif
+}
+
+#ifndef AWQ_CUDA_EMULATED
+
+/* =================================================================================================
+   >>wgmma   many tokens on sm_90a: tiles of 256 rows x 128 tokens
+
+   Two warpgroups, each with two strips of 64 rows, a tile of 16 rows per warp: the words are the A
+   operand of wgmma as they are of mma. Weights become numbers in registers while the tensor cores
+   work on the 16 inputs before; x is read from shared memory by the tensor cores themselves.
+   Between tiles the ring is empty, and holds the sums.
+   ============================================================================================== */
+
+#define AWQ_CUDA__WGMMA_ROWS   256
+#define AWQ_CUDA__WGMMA_TOKENS 128
+#define AWQ_CUDA__WGMMA_STAGES 3
+
+/* A stage: x, two halves of 64 inputs; q of four strips; their scales and zeros. */
+#define AWQ_CUDA__WGMMA_X (AWQ_CUDA__WGMMA_TOKENS * AWQ_CUDA__BLOCK * 2)
+#define AWQ_CUDA__WGMMA_GRIDS (AWQ_CUDA__WGMMA_X + 4 * AWQ_CUDA__TILE)
+AWQ_CUDA__BOTH unsigned awq_cuda__wgmma_stage_size(unsigned groups) {
+    return AWQ_CUDA__WGMMA_GRIDS + (4 * groups * 160 + 1023) / 1024 * 1024;
+}
+
+#if AWQ_CUDA__WGMMA
+
+template <unsigned GROUPS>
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_fetch(const awq_cuda__matmul_job &job, awq_cuda__feed *feed,
+                                            unsigned char *stage) {
+    const unsigned chunk = threadIdx.x % 16, lead = threadIdx.x / 16;
+    const unsigned k = feed->block * AWQ_CUDA__BLOCK;
+    const bool has_input = k + chunk * 8 < job.w.in_features;
+    unsigned char *x = stage + chunk / 8 * (AWQ_CUDA__WGMMA_X / 2) + lead * 128 +
+                       (chunk % 8 ^ lead % 8) * 16;
+    if (feed->block == 0) awq_cuda__enter_tile<AWQ_CUDA__WGMMA_TOKENS, 4>(job, feed);
+#pragma unroll
+    for (unsigned s = 0; s < 4; s++) {
+        const unsigned strip = feed->strip + s < job.w.strips ? feed->strip + s : feed->strip;
+        awq_cuda__cp_async16(stage + AWQ_CUDA__WGMMA_X + s * AWQ_CUDA__TILE + threadIdx.x * 16,
+                             awq_cuda__tile_at(job.w, strip, feed->block) + threadIdx.x, 16);
+        if (threadIdx.x / 64 == s && threadIdx.x % 64 < GROUPS * 10)
+            awq_cuda__fetch_grid(job.w, awq_cuda__group_at(job.w, strip, feed->block), GROUPS,
+                                 threadIdx.x % 64,
+                                 stage + AWQ_CUDA__WGMMA_GRIDS + s * GROUPS * 160);
+    }
+#pragma unroll
+    for (unsigned i = 0; i < AWQ_CUDA__WGMMA_TOKENS; i += 16) {
+        const bool valid = has_input && feed->token + i < job.tokens;
+        awq_cuda__cp_async16(x + i * 128, valid ? feed->x + i * job.x_stride + k : job.x,
+                             valid ? 16 : 0);
+    }
+    if (++feed->block == job.w.blocks) {
+        feed->block = 0;
+        feed->tile++;
+    }
+}
+
+/* sum += one block of inputs: two strips of this warpgroup, from `strip` of the stage on */
+template <typename T, unsigned GROUPS>
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_add(const unsigned char *stage, unsigned strip,
+                                          bool symmetric, float (&low)[64], float (&high)[64]) {
+    const unsigned lane = threadIdx.x % 32, tile = threadIdx.x / 32 % 4, g = lane / 4;
+    const uint4 *q = reinterpret_cast<const uint4 *>(stage + AWQ_CUDA__WGMMA_X +
+                                                     strip * AWQ_CUDA__TILE) + lane;
+    uint4 words[2];
+    awq_cuda__grid grid[2];
+    unsigned a[2][2][4];
+#pragma unroll
+    for (unsigned k = 0; k < 8; k++) {
+#pragma unroll
+        for (unsigned s = 0; s < 2; s++) {
+            const unsigned char *grids =
+                stage + AWQ_CUDA__WGMMA_GRIDS + (strip + s) * GROUPS * 160;
+            const unsigned *scales = reinterpret_cast<const unsigned *>(grids);
+            const unsigned *zeros = reinterpret_cast<const unsigned *>(grids + GROUPS * 128);
+            const unsigned at = k * GROUPS / 8 * 8 + g;
+            if (k % 4 == 0) words[s] = q[s * (AWQ_CUDA__TILE / 16) + (tile * 2 + k / 4) * 32];
+            if (k % (8 / GROUPS) == 0)
+                grid[s] = awq_cuda__grid_of<T>(scales[at * 4 + tile],
+                                               symmetric ? 0x88888888u : zeros[at], tile);
+            awq_cuda__numbers<T>(awq_cuda__word(words[s], k % 4), grid[s], a[k % 2][s]);
+        }
+        const uint64_t b = awq_cuda__wgmma_descriptor(
+            stage + k / 4 * (AWQ_CUDA__WGMMA_X / 2) + k % 4 * 32);
+        awq_cuda__wgmma_fence();
+        T::wgmma(low, a[k % 2][0], b);
+        T::wgmma(high, a[k % 2][1], b);
+        awq_cuda__wgmma_commit();
+        awq_cuda__wgmma_wait<1>(); /* the registers of the step before are free */
+    }
+    awq_cuda__wgmma_wait<0>();
+}
+
+/* This warp's sums of 16 rows to tokens x rows in shared memory. */
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_leave(unsigned strip, float (&sum)[64], float *sums) {
+    const unsigned lane = threadIdx.x % 32, tile = threadIdx.x / 32 % 4;
+#pragma unroll
+    for (unsigned i = 0; i < 64; i++) {
+        const unsigned token = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        sums[token * (AWQ_CUDA__WGMMA_ROWS + 4) + strip * AWQ_CUDA__STRIP + tile * 16 + lane / 4 +
+             i / 2 % 2 * 8] = sum[i];
+        sum[i] = 0;
+    }
+}
+
+#endif
+
+template <typename T, unsigned GROUPS>
+static __global__ void __launch_bounds__(256, 1) awq_cuda__wgmma(awq_cuda__matmul_job job) {
+#if AWQ_CUDA__WGMMA
+    /* flag | from a multiple of 1024 on, stages or sums */
+    AWQ_CUDA__SHARED(shared);
+    const unsigned stage_size = awq_cuda__wgmma_stage_size(GROUPS);
+    const unsigned strip = threadIdx.x / 128 * 2;
+    unsigned *flag = reinterpret_cast<unsigned *>(shared);
+    unsigned char *ring = shared + 1024 - awq_cuda__address(shared) % 1024;
+    float *sums = reinterpret_cast<float *>(ring), low[64], high[64];
+    const unsigned end = awq_cuda__stripe_end(job);
+    unsigned unit = blockIdx.x * job.units;
+    awq_cuda__feed feed = { unit / job.w.blocks, unit % job.w.blocks, 0, 0, NULL };
+#pragma unroll
+    for (unsigned i = 0; i < 64; i++) low[i] = high[i] = 0;
+    awq_cuda__enter_tile<AWQ_CUDA__WGMMA_TOKENS, 4>(job, &feed);
+    for (unsigned tile = feed.tile; unit < end; tile++) {
+        const unsigned tile_end = (tile + 1) * job.w.blocks < end ? (tile + 1) * job.w.blocks : end;
+        unsigned next = unit, at = 0, fetch_at = 0;
+        for (; fetch_at < AWQ_CUDA__WGMMA_STAGES - 1; fetch_at++, next++) {
+            if (next < tile_end)
+                awq_cuda__wgmma_fetch<GROUPS>(job, &feed, ring + fetch_at * stage_size);
+            awq_cuda__cp_async_commit();
+        }
+        for (; unit < tile_end; unit++, next++) {
+            awq_cuda__cp_async_wait<AWQ_CUDA__WGMMA_STAGES - 2>();
+            awq_cuda__fence_proxy();
+            __syncthreads(); /* all copies are here, and no wgmma reads the stage before */
+            if (next < tile_end)
+                awq_cuda__wgmma_fetch<GROUPS>(job, &feed, ring + fetch_at * stage_size);
+            awq_cuda__cp_async_commit();
+            awq_cuda__wgmma_add<T, GROUPS>(ring + at * stage_size, strip, job.w.zeros == NULL, low,
+                                           high);
+            at = at + 1 == AWQ_CUDA__WGMMA_STAGES ? 0 : at + 1;
+            fetch_at = fetch_at + 1 == AWQ_CUDA__WGMMA_STAGES ? 0 : fetch_at + 1;
+        }
+        __syncthreads(); /* nobody reads the ring */
+        awq_cuda__wgmma_leave(strip, low, sums);
+        awq_cuda__wgmma_leave(strip + 1, high, sums);
+        __syncthreads();
+        awq_cuda__finish<T, AWQ_CUDA__WGMMA_ROWS>(job, tile, AWQ_CUDA__WGMMA_TOKENS, sums, 1, flag);
         __syncthreads();
     }
     awq_cuda__cp_async_wait<0>();
@@ -1970,6 +2249,8 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
     (void)job;
 #endif
 }
+
+#endif /* AWQ_CUDA_EMULATED */
 
 #endif /* !AWQ_CUDA__HIP */
 
@@ -1980,8 +2261,8 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
 #define AWQ_CUDA__PORTABLE_WARPS  4
 #define AWQ_CUDA__PORTABLE_TOKENS 4
 
-/* One strip and 4 tokens; 4 sets of 32 threads take every fourth block of inputs. A thread reads the
-   weights of one lane: 8 rows, of which it keeps the sums of its inputs. */
+/* One strip and 4 tokens; 4 sets of 32 threads take every fourth block of inputs. A thread reads
+   the weights of one lane: 8 rows, of which it keeps the sums of its inputs. */
 template <typename T>
 static __global__ void __launch_bounds__(32 * AWQ_CUDA__PORTABLE_WARPS)
 awq_cuda__portable(awq_cuda__matmul_job job) {
@@ -1995,14 +2276,15 @@ awq_cuda__portable(awq_cuda__matmul_job job) {
         for (unsigned block = warp; block < w.blocks; block += AWQ_CUDA__PORTABLE_WARPS) {
             size_t group = awq_cuda__group_at(w, strip, block);
             for (unsigned k = 0; k < 8; k++) {
-                const uint4 *q = awq_cuda__tile_at(w, strip, block) + (tile * 2 + k / 4) * 32 + lane;
-                unsigned word = reinterpret_cast<const unsigned *>(q)[k % 4];
+                const uint4 *q = awq_cuda__tile_at(w, strip, block) + tile * 64 + lane;
+                unsigned word = reinterpret_cast<const unsigned *>(q + k / 4 * 32)[k % 4];
                 const uint16_t *s = w.scales + ((group + k / step) * 8 + lane / 4) * 8 + tile * 2;
                 unsigned zero = awq_cuda__zero_byte(w.zeros, group + k / step, lane / 4, tile);
                 float scale[2] = { T::to_float(s[0]), T::to_float(s[1]) };
 #pragma unroll
                 for (unsigned n = 0; n < 8; n++) {
-                    unsigned c = block * AWQ_CUDA__BLOCK + awq_cuda__input_of(k / 4, k % 4, lane, n);
+                    unsigned c = block * AWQ_CUDA__BLOCK +
+                                 awq_cuda__input_of(k / 4, k % 4, lane, n);
                     float v = static_cast<float>(static_cast<int>(awq_cuda__get(word, n)) -
                                                  static_cast<int>(zero >> n % 2 * 4 & 15u)) *
                               scale[n % 2];
@@ -2018,7 +2300,8 @@ awq_cuda__portable(awq_cuda__matmul_job job) {
                      awq_cuda__row_of(tile, lane, n)] = sum[n][t];
     }
     __syncthreads();
-    for (unsigned i = threadIdx.x; i < AWQ_CUDA__PORTABLE_TOKENS * AWQ_CUDA__STRIP; i += blockDim.x) {
+    for (unsigned i = threadIdx.x; i < AWQ_CUDA__PORTABLE_TOKENS * AWQ_CUDA__STRIP;
+         i += blockDim.x) {
         float sum = 0;
         for (unsigned p = 0; p < AWQ_CUDA__PORTABLE_WARPS * 4; p++)
             sum += sums[p * AWQ_CUDA__PORTABLE_TOKENS * AWQ_CUDA__STRIP + i];
@@ -2039,7 +2322,7 @@ struct awq_cuda__plan {
     unsigned rows, tokens; /* of a tile */
     unsigned row_tiles, token_tiles;
     unsigned units, blocks; /* of one thread block; thread blocks */
-    unsigned threads, shared;
+    unsigned threads, shared, stages;
     size_t workspace;       /* bytes, counters included; 0: no tile is cut */
 };
 
@@ -2098,26 +2381,30 @@ static awq_status awq_cuda__plan_gemv(const awq_cuda *cuda, awq_dtype dtype,
     return awq_cuda__plan_stripes(cuda, w, tokens, plan);
 }
 
-static size_t awq_cuda__gemm_shared(const awq_cuda__weights *w, unsigned tokens, unsigned stages) {
-    return 128 + tokens * (AWQ_CUDA__GEMM_ROWS + 4) * 4 +
-           stages * awq_cuda__gemm_stage_size(w->block_groups, tokens);
+/* Stages that fit beside the sums of a tile. */
+static unsigned awq_cuda__gemm_stages(const awq_cuda *cuda, const awq_cuda__weights *w,
+                                      unsigned tokens) {
+    const size_t sums = 128 + tokens * (AWQ_CUDA__GEMM_ROWS + 4) * 4;
+    if (cuda->shared_size < sums) return 0;
+    return static_cast<unsigned>(
+        awq_cuda__min((cuda->shared_size - sums) /
+                          awq_cuda__gemm_stage_size(w->block_groups, tokens),
+                      AWQ_CUDA__GEMM_STAGES));
 }
 
 /* The smallest tile that takes all tokens, or the largest that fits. */
 template <typename T, bool FINE>
 static void awq_cuda__choose_gemm(const awq_cuda *cuda, const awq_cuda__weights *w, size_t tokens,
                                   awq_cuda__plan *plan) {
-    unsigned stages = 3;
     plan->tokens = tokens <= 16 ? 16 : tokens <= 32 ? 32 : tokens <= 64 ? 64 : 128;
-    if (plan->tokens == 128 && awq_cuda__gemm_shared(w, 128, 3) > cuda->shared_size)
-        plan->tokens = 64;
-    if (plan->tokens == 64 && awq_cuda__gemm_shared(w, 64, 3) > cuda->shared_size) stages = 2;
-    plan->kernel = plan->tokens == 16    ? awq_cuda__gemm<T, 16, 3, FINE>
-                   : plan->tokens == 32  ? awq_cuda__gemm<T, 32, 3, FINE>
-                   : plan->tokens == 128 ? awq_cuda__gemm<T, 128, 3, FINE>
-                   : stages == 3         ? awq_cuda__gemm<T, 64, 3, FINE>
-                                         : awq_cuda__gemm<T, 64, 2, FINE>;
-    plan->shared = static_cast<unsigned>(awq_cuda__gemm_shared(w, plan->tokens, stages));
+    if (plan->tokens == 128 && awq_cuda__gemm_stages(cuda, w, 128) < 2) plan->tokens = 64;
+    plan->kernel = plan->tokens == 16   ? awq_cuda__gemm<T, 16, FINE>
+                   : plan->tokens == 32 ? awq_cuda__gemm<T, 32, FINE>
+                   : plan->tokens == 64 ? awq_cuda__gemm<T, 64, FINE>
+                                        : awq_cuda__gemm<T, 128, FINE>;
+    plan->stages = awq_cuda__gemm_stages(cuda, w, plan->tokens);
+    plan->shared = 128 + plan->tokens * (AWQ_CUDA__GEMM_ROWS + 4) * 4 +
+                   plan->stages * awq_cuda__gemm_stage_size(w->block_groups, plan->tokens);
 }
 
 static awq_status awq_cuda__plan_gemm(const awq_cuda *cuda, awq_dtype dtype,
@@ -2137,6 +2424,28 @@ static awq_status awq_cuda__plan_gemm(const awq_cuda *cuda, awq_dtype dtype,
 
 #endif /* !AWQ_CUDA__HIP */
 
+#if !AWQ_CUDA__HIP && !defined(AWQ_CUDA_EMULATED)
+
+template <typename T> static awq_cuda__matmul_kernel *awq_cuda__wgmma_of(unsigned groups) {
+    return groups == 4 ? awq_cuda__wgmma<T, 4> : groups == 2 ? awq_cuda__wgmma<T, 2>
+                                                             : awq_cuda__wgmma<T, 1>;
+}
+
+static awq_status awq_cuda__plan_wgmma(const awq_cuda *cuda, awq_dtype dtype,
+                                       const awq_cuda__weights *w, size_t tokens,
+                                       awq_cuda__plan *plan) {
+    plan->kernel = dtype == AWQ_F16 ? awq_cuda__wgmma_of<awq_cuda__f16>(w->block_groups)
+                                    : awq_cuda__wgmma_of<awq_cuda__bf16>(w->block_groups);
+    plan->rows = AWQ_CUDA__WGMMA_ROWS;
+    plan->tokens = AWQ_CUDA__WGMMA_TOKENS;
+    plan->threads = 256;
+    plan->shared =
+        2048 + AWQ_CUDA__WGMMA_STAGES * awq_cuda__wgmma_stage_size(w->block_groups);
+    return awq_cuda__plan_stripes(cuda, w, tokens, plan);
+}
+
+#endif
+
 static awq_status awq_cuda__plan_portable(awq_dtype dtype, const awq_cuda__weights *w,
                                           size_t tokens, awq_cuda__plan *plan) {
     if (tokens > static_cast<size_t>(65535) * AWQ_CUDA__PORTABLE_TOKENS) return AWQ_ERR_RANGE;
@@ -2154,23 +2463,26 @@ static awq_status awq_cuda__plan_of(const awq_cuda *cuda, awq_cuda_kernel kernel
                                     const awq_cuda__weights *w, size_t tokens,
                                     awq_cuda__plan *plan) {
     memset(plan, 0, sizeof *plan);
+    (void)cuda;
     switch (kernel) {
     case AWQ_CUDA_PORTABLE: return awq_cuda__plan_portable(dtype, w, tokens, plan);
 #if !AWQ_CUDA__HIP
     case AWQ_CUDA_GEMV: return awq_cuda__plan_gemv(cuda, dtype, w, tokens, plan);
     case AWQ_CUDA_GEMM: return awq_cuda__plan_gemm(cuda, dtype, w, tokens, plan);
-#else
-    case AWQ_CUDA_GEMV:
-    case AWQ_CUDA_GEMM: (void)cuda; return AWQ_ERR_DEVICE;
+#  ifndef AWQ_CUDA_EMULATED
+    case AWQ_CUDA_WGMMA: return awq_cuda__plan_wgmma(cuda, dtype, w, tokens, plan);
+#  endif
 #endif
-    default: return AWQ_ERR_CONFIG;
+    default: return AWQ_ERR_DEVICE;
     }
 }
 
 /* Whether the device, and the code for it in this binary, can. */
 static awq_status awq_cuda__check_kernel(awq_cuda *cuda, awq_cuda_kernel kernel) {
-    if (kernel == AWQ_CUDA_PORTABLE || cuda->code_sm >= 80) return AWQ_OK;
-    cuda->needs = 80;
+    if (kernel < AWQ_CUDA_PORTABLE || kernel > AWQ_CUDA_WGMMA) return AWQ_ERR_CONFIG;
+    if (kernel == AWQ_CUDA_PORTABLE) return AWQ_OK;
+    if (kernel == AWQ_CUDA_WGMMA ? cuda->has_wgmma : cuda->code_sm >= 80) return AWQ_OK;
+    cuda->needs = kernel == AWQ_CUDA_WGMMA ? 90 : 80;
     return AWQ_ERR_DEVICE;
 }
 
@@ -2188,7 +2500,8 @@ AWQDEF size_t awq_cuda_workspace_size(const awq_cuda *cuda, size_t max_tokens) {
     (void)tokens;
     return 0;
 #else
-    return awq_cuda__workspace(cuda, AWQ_CUDA__GEMM_ROWS * tokens);
+    return awq_cuda__workspace(cuda, (cuda->has_wgmma ? 256 : AWQ_CUDA__GEMM_ROWS) *
+                                         (cuda->has_wgmma ? 128 : tokens));
 #endif
 }
 
@@ -2225,6 +2538,13 @@ static awq_status awq_cuda__query(awq_cuda *cuda, int device) {
         cuda, cudaFuncGetAttributes(&code, reinterpret_cast<const void *>(
                                                &awq_cuda__portable<awq_cuda__f16>))));
     cuda->code_sm = code.ptxVersion;
+#  ifndef AWQ_CUDA_EMULATED
+    /* without sm_90a code the kernel is empty: it has its sums in no registers */
+    AWQ_CUDA__TRY(awq_cuda__failed(
+        cuda, cudaFuncGetAttributes(&code, reinterpret_cast<const void *>(
+                                               &awq_cuda__wgmma<awq_cuda__f16, 1>))));
+    cuda->has_wgmma = cuda->sm == 90 && code.numRegs >= 128;
+#  endif
     return AWQ_OK;
 }
 #endif
@@ -2252,23 +2572,26 @@ static awq_status awq_cuda__check_matmul(const awq_cuda_tensor *tensor, awq_matr
 
 static awq_status awq_cuda__run(awq_cuda *cuda, const awq_cuda__plan *plan,
                                 awq_cuda__matmul_job *job) {
-    unsigned char *workspace = static_cast<unsigned char *>(cuda->workspace);
     dim3 grid(plan->blocks);
     job->units = plan->units;
+    job->stages = plan->stages;
     job->row_tiles = plan->row_tiles;
     job->token_tiles = plan->token_tiles;
+    if (plan->blocks == 0) grid = dim3(plan->row_tiles, plan->token_tiles);
+#if !AWQ_CUDA__HIP
+    unsigned char *workspace = static_cast<unsigned char *>(cuda->workspace);
     if (plan->workspace) {
-        if (!workspace || cuda->workspace_size < plan->workspace) return AWQ_ERR_MEMORY;
+        if (!workspace || cuda->workspace_size < plan->workspace ||
+            reinterpret_cast<uintptr_t>(workspace) % 16)
+            return AWQ_ERR_MEMORY;
         job->counters = reinterpret_cast<unsigned *>(workspace);
         job->partials = reinterpret_cast<float *>(workspace + awq_cuda__counters_size(cuda));
     }
-    if (plan->blocks == 0) grid = dim3(plan->row_tiles, plan->token_tiles);
-#if !AWQ_CUDA__HIP
-    if (plan->shared > 48 * 1024)
+    if (plan->shared > 48 * 1024) /* always to the same, for threads that launch at once */
         AWQ_CUDA__TRY(awq_cuda__failed(
             cuda, cudaFuncSetAttribute(reinterpret_cast<const void *>(plan->kernel),
                                        cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                       static_cast<int>(plan->shared))));
+                                       static_cast<int>(cuda->shared_size))));
 #endif
     AWQ_CUDA__LAUNCH(plan->kernel, grid, plan->threads, plan->shared, cuda->stream, *job);
     return awq_cuda__launched(cuda);
@@ -2283,6 +2606,7 @@ AWQDEF awq_status awq_cuda_matmul_with(awq_cuda *cuda, awq_cuda_kernel kernel,
     AWQ_CUDA__TRY(awq_cuda__check_matmul(tensor, x, residual, y));
     AWQ_CUDA__TRY(awq_cuda__check_kernel(cuda, kernel));
     if (x.rows == 0) return AWQ_OK;
+    if (x.rows > 0x7fffffffu) return AWQ_ERR_RANGE;
     memset(&job, 0, sizeof job);
     job.w = awq_cuda__view(tensor);
     AWQ_CUDA__TRY(awq_cuda__plan_of(cuda, kernel, tensor->dtype, &job.w, x.rows, &plan));

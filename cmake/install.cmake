@@ -12,7 +12,7 @@ if(AWQ_LIBM)
     string(APPEND AWQ_PC_LIBS " -lm")
 endif()
 
-install(FILES awq.h awq_simd.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES awq.h awq_simd.h awq_cuda.cuh DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(TARGETS ${targets} EXPORT awq
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}

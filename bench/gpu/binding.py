@@ -133,23 +133,28 @@ class Linear:
         self._repack(library, quant, packed, view)
 
     def _repack(self, library, quant, packed, view):
-        """On the device; on the host it must give the same bytes."""
         c, out, inputs = library.c, *self.q.shape
         size = c.awq_cuda_tensor_size(quant, out, inputs, DTYPES[self.dtype])
-        host, self.memory = torch.empty(size + 16, dtype=torch.uint8), \
-            torch.full((size,), 0x5a, dtype=torch.uint8, device="cuda")
-        shift = -host.data_ptr() % 16
-        on_host = CudaTensor()
-        library.check(c.awq_cuda_tensor_init(byref(on_host), quant, out, inputs, DTYPES[self.dtype],
-                                             host.data_ptr() + shift, size))
-        library.check(c.awq_cuda_repack_host(byref(view), byref(on_host), 0, out))
+        self.memory = torch.full((size,), 0x5a, dtype=torch.uint8, device="cuda")
         library.check(c.awq_cuda_tensor_init(byref(self.tensor), quant, out, inputs,
                                              DTYPES[self.dtype], self.memory.data_ptr(), size))
+        expected = None if self.q.numel() > 1 << 25 else self._repack_on_host(library, quant, view)
         on_device = packed.cuda()
         view.data = on_device.data_ptr()
         library.check(c.awq_cuda_repack(library.on_current_stream(), byref(view), byref(self.tensor)))
         torch.cuda.synchronize()
-        assert torch.equal(self.memory.cpu(), host[shift:shift + size]), "repacked otherwise on the host"
+        assert expected is None or torch.equal(self.memory.cpu(), expected), "host repacks otherwise"
+
+    def _repack_on_host(self, library, quant, view):
+        c, out, inputs = library.c, *self.q.shape
+        size = self.memory.numel()
+        memory = torch.empty(size + 16, dtype=torch.uint8)
+        memory = memory[-memory.data_ptr() % 16:][:size]
+        tensor = CudaTensor()
+        library.check(c.awq_cuda_tensor_init(byref(tensor), quant, out, inputs, DTYPES[self.dtype],
+                                             memory.data_ptr(), size))
+        library.check(c.awq_cuda_repack_host(byref(view), byref(tensor), 0, out))
+        return memory
 
     def weights(self):
         """float64, on the device."""

@@ -22,15 +22,19 @@ compile() {
 compile -lineinfo -shared -Xcompiler -fPIC "$root/bench/gpu/library.cu" -o "$build/libawq_cuda.so"
 compile "$root/examples/cuda/linear.cu" -o "$build/linear"
 "$build/linear"
+found=''
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
-        compute-sanitizer --tool $tool --error-exitcode 1 "$build/linear" >"$build/$tool.log" 2>&1 &&
-            verdict=clean || verdict="see $build/$tool.log"
-        tail -1 "$build/$tool.log"
-        echo "$tool: $verdict" | tee -a "$build/sanitizers.txt"
+        if compute-sanitizer --tool $tool --error-exitcode 1 "$build/linear" >"$build/$tool.log" 2>&1; then
+            echo "$tool: clean"
+        else
+            tail -5 "$build/$tool.log"
+            found="$found $build/$tool.log"
+        fi
     done
 else
     echo "compute-sanitizer is not here: memcheck and racecheck did not run"
 fi
-exec python3 "$root/bench/gpu/measure.py" --library "$build/libawq_cuda.so" \
+python3 "$root/bench/gpu/measure.py" --library "$build/libawq_cuda.so" \
     --json "$build/results.json" "$@"
+[ -z "$found" ] || die "the sanitizers found something, or could not run: see$found"

@@ -9,6 +9,7 @@ typedef struct compare_options {
     const char *folder;         /* texts to search; the questions are sentences of it */
     char **models;              /* quantized files */
     size_t models_count, questions, threads;
+    const char *questions_file; /* to be written, a question to a line; or NULL */
 } compare_options;
 
 /*  Prints two tables: agreement with size and memory, and speed. */

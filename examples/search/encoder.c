@@ -32,15 +32,14 @@ static void describe_linear(const encoder *e, size_t layer, size_t which, linear
     l->in_features = which == LINEAR_DOWN ? e->ffn_dim : e->dim;
 }
 
+/*  Limits far beyond any such model, so that no size overflows, 32 bits or not. */
 static bool check_sizes(const encoder *e, failure *why)
 {
-    enum { LIMIT = 1 << 20 };       /* far beyond any such model, and products fit in size_t */
-
-    if (e->dim == 0 || e->heads == 0 || e->dim % e->heads != 0 || e->dim > LIMIT)
+    if (e->dim == 0 || e->heads == 0 || e->dim > 1u << 14 || e->dim % e->heads != 0)
         return fail(why, "%zu channels cannot be shared by %zu heads", e->dim, e->heads);
-    if (e->ffn_dim == 0 || e->ffn_dim > LIMIT || e->layers == 0 || e->layers > 1000)
+    if (e->ffn_dim == 0 || e->ffn_dim > 1u << 15 || e->layers == 0 || e->layers > 256)
         return fail(why, "%zu layers of %zu channels are not run", e->layers, e->ffn_dim);
-    if (e->vocabulary == 0 || e->vocabulary > LIMIT || e->room < 3 || e->room > LIMIT)
+    if (e->vocabulary == 0 || e->vocabulary > 1u << 20 || e->room < 3 || e->room > 1u << 14)
         return fail(why, "%zu words and %zu tokens to a text are not run", e->vocabulary, e->room);
     return e->norm_epsilon > 0 ? true : fail(why, "the epsilon of its norms is not > 0");
 }
@@ -101,13 +100,14 @@ bool workspace_open(workspace *w, const encoder *e, size_t room, failure *why)
     w->v = malloc(w->room * e->dim * sizeof(float));
     w->attended = malloc(w->room * e->dim * sizeof(float));
     w->wide = malloc(w->room * e->ffn_dim * sizeof(float));
+    w->keys = malloc(e->room * e->dim / e->heads * sizeof(float));
     w->scores = malloc(e->room * e->room * sizeof(float));
     w->received = malloc(w->room * sizeof(float));
     w->ids = malloc(w->room * sizeof *w->ids);
     w->prepared_size = largest_prepared(e, w->room);
     w->prepared = malloc(w->prepared_size + 1);
-    if (w->hidden && w->q && w->k && w->v && w->attended && w->wide && w->scores && w->received
-        && w->ids && w->prepared)
+    if (w->hidden && w->q && w->k && w->v && w->attended && w->wide && w->keys && w->scores
+        && w->received && w->ids && w->prepared)
         return true;
     workspace_close(w);
     return fail(why, "out of memory for %zu tokens at a time", room);
@@ -121,6 +121,7 @@ void workspace_close(workspace *w)
     free(w->v);
     free(w->attended);
     free(w->wide);
+    free(w->keys);
     free(w->scores);
     free(w->received);
     free(w->ids);
@@ -192,14 +193,17 @@ static size_t text_begin(const batch *b, size_t text)
     return text ? b->ends[text - 1] : 0;
 }
 
-/*  attended = softmax(q k^T / sqrt(head_dim)) v, for one head of one text. */
+/*  attended = softmax(q k^T / sqrt(head_dim)) v, for one head of one text. The keys stand side by
+    side, channel by channel: what is summed is one stream, not 32 numbers at a time. */
 static void attend(const run *r, size_t text, size_t head)
 {
     const workspace *w = r->w;
     size_t dim = r->e->dim, head_dim = dim / r->e->heads, first = text_begin(r->b, text);
     size_t tokens = r->b->ends[text] - first, at = first * dim + head * head_dim, i, k;
 
-    matmul_f32(w->k + at, dim, tokens, w->q + at, dim, tokens, head_dim, w->scores, tokens);
+    for (i = 0; i < tokens; i++)
+        for (k = 0; k < head_dim; k++) w->keys[k * tokens + i] = w->k[at + i * dim + k];
+    mix_rows(w->q + at, dim, tokens, w->keys, tokens, head_dim, tokens, w->scores, tokens);
     for (i = 0; i < tokens; i++)
         softmax(w->scores + i * tokens, tokens, 1.0f / sqrtf((float)head_dim));
     mix_rows(w->scores, tokens, tokens, w->v + at, dim, tokens, head_dim, w->attended + at, dim);

@@ -68,7 +68,8 @@ typedef struct observer {
 typedef struct workspace {
     size_t room;
     float *hidden, *q, *k, *v, *attended, *wide;    /* wide: [room][ffn_dim] */
-    float *scores;                      /* [encoder room][encoder room], of one head */
+    float *keys;                        /* [head_dim][encoder room], of one head of one text */
+    float *scores;                      /* [encoder room][encoder room], of the same */
     float *received;                    /* [room], then made weights */
     void *prepared;
     size_t prepared_size;

@@ -14,6 +14,7 @@ static const char usage[] =
     "       search index MODEL FOLDER INDEX\n"
     "       search query MODEL INDEX [QUESTION]... [--top N]\n"
     "       search compare MODEL FOLDER [QUANTIZED]... [--questions N]\n"
+    "                                 [--write-questions FILE]\n"
     "       search vectors MODEL TEXT\n"
     "\n"
     "MODEL is a directory with model.safetensors, vocab.txt and config.json, or the file OUT.\n"
@@ -24,6 +25,7 @@ static const char usage[] =
     "  --plain              round to nearest, for comparison\n"
     "  --top N              answers to a question (5)\n"
     "  --questions N        sentences of FOLDER to ask (240)\n"
+    "  --write-questions F  keep them in F, one to a line\n"
     "  --a8                 activations in 8 bits instead of 16: faster, less exact\n"
     "  --threads N          0: one per processor\n"
     "Without a QUESTION they are read from standard input, one to a line.\n"
@@ -35,6 +37,7 @@ typedef struct arguments {
     char *calibration[64];
     size_t calibration_count;
     quantize_options quantize;
+    const char *questions_file;
     size_t top, questions, threads;
     awq_precision precision;
 } arguments;
@@ -61,6 +64,10 @@ static bool read_value(arguments *a, const char *option, char *value, failure *w
             return fail(why, "--calib needs a file or folder, at most 64 times");
         a->calibration[a->calibration_count++] = value;
         return true;
+    }
+    if (strcmp(option, "--write-questions") == 0) {
+        a->questions_file = value;
+        return value ? true : fail(why, "--write-questions needs a file");
     }
     if (strcmp(option, "--top") == 0) return read_count(option, value, 1000, &a->top, why);
     if (strcmp(option, "--questions") == 0)
@@ -92,7 +99,7 @@ static bool read_arguments(arguments *a, int count, char **words, failure *why)
 {
     static const arguments defaults = { { NULL }, 0, { NULL }, 0,
                                         { { 4, 128, 0, AWQ_F16 }, 8, false, true, true },
-                                        5, 240, 0, AWQ_A16 };
+                                        NULL, 5, 240, 0, AWQ_A16 };
     int i;
 
     *a = defaults;
@@ -304,6 +311,7 @@ static bool run_compare(arguments *a, failure *why)
     options.models_count = a->words_count - 3;
     options.questions = a->questions;
     options.threads = a->threads;
+    options.questions_file = a->questions_file;
     return compare(&options, why);
 }
 

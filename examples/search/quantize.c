@@ -4,7 +4,7 @@
 #include "../common/progress.h"
 #include "packed_model.h"
 
-#define DAMPING 0.01            /* of the Hessian; 0.01 is usual */
+#define DAMPING 0.1             /* of the Hessian: the calibration text is short */
 
 /*  What the linears of a group share. */
 typedef struct input {
@@ -22,6 +22,7 @@ typedef struct pipeline {
     encoder out;                /* shares with e what does not change; its linears are its own */
     unsigned char **packed;     /* [linears], then the embedding */
     float *value, *value_bias;  /* v of every layer, folded: [layers][dim][dim], [layers][dim] */
+    float *candidate;           /* a scale */
     float *clip_max, *importance;
     awq_hessian hessian;        /* of the current group */
     void *hessian_memory;
@@ -104,23 +105,38 @@ static bool calibrate(pipeline *p, const passages *texts)
 
 /* ---- search and fold ------------------------------------------------------------------------- */
 
-static bool search_group(pipeline *p, size_t layer, input_group group)
+static bool search_by(pipeline *p, awq_preset rule, size_t layer, input_group group, float *scale,
+                      awq_search_result *result)
 {
-    awq_search_config config = awq_search_preset(AWQ_PRESET_LLM_AWQ, p->options->quant);
+    awq_search_config config = awq_search_preset(rule, p->options->quant);
     input *in = input_of(p, layer, group);
     awq_inputs inputs = { AWQ_LOSS_GRAM, &in->stats, { NULL, 0, 0, 0, AWQ_F32 }, NULL, NULL, NULL };
     size_t count = group_count(group), i, size;
     linear *first = linear_of(p, layer, group_first(group));
     awq_matrix weights[LINEARS];
-    awq_search_result result;
     awq_where where = { 0, 0, 0 };
 
     for (i = 0; i < count; i++) weights[i] = weight_of(&first[i]);
     size = awq_search_scratch_size(&inputs, weights, count, &p->parallel);
     if (!reserve(p, &p->work, size)) return false;
     return check(p, awq_search(&p->kernels, &config, &inputs, weights, count, p->work, size,
-                               &p->parallel, in->scale, NULL, &result, &where),
+                               &p->parallel, scale, NULL, result, &where),
                  where, first->name, "search");
+}
+
+/*  The better of two rules that make scales, by the output error on the calibration text. */
+static bool search_group(pipeline *p, size_t layer, input_group group)
+{
+    float *scale = input_of(p, layer, group)->scale;
+    awq_search_result mean, duo;
+
+    if (!search_by(p, AWQ_PRESET_LLM_AWQ, layer, group, scale, &mean)
+        || !search_by(p, AWQ_PRESET_AUTOAWQ, layer, group, p->candidate, &duo))
+        return false;
+    if (duo.loss < mean.loss)
+        memcpy(scale, p->candidate,
+               linear_of(p, layer, group_first(group))->in_features * sizeof *scale);
+    return true;
 }
 
 /*  o's scale goes into the rows of v. The other inputs come out of norms that feed the residual too,
@@ -179,7 +195,7 @@ static bool factor(pipeline *p, input *in, const linear *l)
 /*  Quantizes a linear to p->tensor. */
 static bool improve(pipeline *p, const input *in, const linear *l)
 {
-    awq_round_config config = { 3, 1 };
+    awq_round_config config = { 2, 1 };
     awq_quant quant = p->options->quant;
     size_t size = awq_tensor_size(quant, l->out_features, l->in_features);
     awq_where where = { 0, 0, 0 };
@@ -284,9 +300,10 @@ static bool open_pipeline(pipeline *p)
     p->value = malloc(e->layers * e->dim * e->dim * sizeof *p->value);
     p->value_bias = malloc(e->layers * e->dim * sizeof *p->value_bias);
     p->clip_max = malloc(widest * e->dim * sizeof *p->clip_max);
+    p->candidate = malloc(widest * sizeof *p->candidate);
     p->importance = malloc(widest * sizeof *p->importance);
     if (!p->out.linears || !p->inputs || !p->packed || !p->value || !p->value_bias || !p->clip_max
-        || !p->importance)
+        || !p->candidate || !p->importance)
         return fail(p->why, "out of memory");
     memcpy(p->out.linears, e->linears, linears * sizeof *p->out.linears);
     return true;
@@ -306,6 +323,7 @@ static void close_pipeline(pipeline *p)
     free(p->packed);
     free(p->value);
     free(p->value_bias);
+    free(p->candidate);
     free(p->clip_max);
     free(p->importance);
     free(p->hessian_memory);

@@ -16,7 +16,7 @@ if [ -n "${MODEL:-}" ] || [ $# != 0 ]; then
     quantized=$build/search/custom.awqs
     rm -f "$quantized"
 fi
-if [ ! "$quantized" -nt "$calibration" ]; then
+if [ -z "$(find "$quantized" -newer "$search" 2>/dev/null)" ]; then   # made by another program
     model=${MODEL:-$(sh "$here/get_model.sh" "$build/models")}
     "$search" quantize "$model" "$quantized" --calib "$calibration" "$@" >&2
 fi

@@ -1,4 +1,5 @@
 """A headless Chromium, driven over a pipe by its DevTools protocol; Python's standard library only."""
+import base64
 import json
 import os
 import shutil
@@ -83,8 +84,26 @@ class Browser:
             raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
         return answer["result"].get("value")
 
+    def processor_seconds(self):
+        """Of all the browser's processes so far; Linux."""
+        parents, seconds = {}, {}
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{entry}/stat", encoding="ascii", errors="replace") as file:
+                    fields = file.read().rpartition(")")[2].split()
+            except OSError:
+                continue    # not a process, or ended meanwhile
+            parents[int(entry)] = int(fields[1])
+            seconds[int(entry)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+        def is_ours(process):
+            while process in parents and process != self.process.pid:
+                process = parents[process]
+            return process == self.process.pid
+
+        return sum(used for process, used in seconds.items() if is_ours(process))
+
     def screenshot(self, path):
-        import base64
         shot = self.send("Page.captureScreenshot", format="png")
         with open(path, "wb") as file:
             file.write(base64.b64decode(shot["data"]))

@@ -43,8 +43,8 @@ async function open(model) {
 async function index(text) {
     say("reading ...");
     byId("question").disabled = true;
-    const read = await call("index", text, showProgress);
-    byId("question").disabled = false;
+    const read = await call("index", text, showProgress)
+        .finally(() => { byId("question").disabled = false; });
     say(`${read.passages} passages in ${(read.milliseconds / 1e3).toFixed(1)} s`);
     return read;
 }

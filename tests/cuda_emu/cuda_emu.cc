@@ -39,7 +39,7 @@ const unsigned LANES = 32, MAX_THREADS = 1024, MAX_RESIDENT = 16;
 const int MAX_LINES = 20000;
 const size_t STACK_SIZE = 128 * 1024, PAGE = 4096;
 const size_t SHARED_SIZE = 256 * 1024, SHARED_GAP = 1024 * 1024;
-const size_t ARENA_SIZE = size_t(4) << 30;
+const size_t ARENA_SIZE = size_t(64) << 30;
 
 /* ---- state ----------------------------------------------------------------------------------- */
 
@@ -73,6 +73,8 @@ struct thread {
     ucontext_t start;
     bool started;               /* its fiber exists and waits for work */
     bool exited;
+    uint64_t fenced;            /* time and epoch of its last fence, 0 for none */
+    uint32_t fence_epoch;
     unsigned index;             /* in its block */
     uint3 id;
     std::vector<std::vector<copy>> groups;      /* of cp.async; the last is not committed yet */
@@ -94,8 +96,13 @@ struct warp {
     std::vector<gathering> open;
 };
 
-/*  A fence's reach: what was written before `until` is visible to who acquires after `since`.    */
-struct release { uint64_t until, since; };
+/*  What an atomic at time `since` publishes: what a thread wrote before its own fence, and what all
+    wrote in epochs before a fence. The fence is of the atomic's thread, or of an epoch before.   */
+struct release {
+    uint64_t since;
+    uint32_t epochs_until;
+    std::vector<uint64_t> until;    /* by thread */
+};
 
 struct block {
     unsigned slot, number, threads, alive, at_barrier;
@@ -103,7 +110,8 @@ struct block {
     const char *barrier;
     int barrier_line, predicate, result;
     uint32_t epoch, first_epoch;
-    uint64_t fenced, met, acquired;     /* times of its last fence; atomic; fence after an atomic */
+    bool has_fenced;
+    uint64_t met, acquired;         /* times of its last atomic, and of that before its last fence */
     std::vector<release> releases;
     std::vector<warp> warps;
     std::deque<thread *> runnable;
@@ -352,9 +360,9 @@ bool ordered(unsigned other, uint32_t epoch, uint32_t step)
 bool reads_ordered(const shared_byte &b)
 {
     if (b.read_epoch != s.block_now->epoch) return true;
-    if (b.many_warps) return false;
-    if (b.reader == s.thread_now->index) return !b.many_lanes;
-    return ordered(b.reader, b.read_epoch, b.read_step);
+    if (b.many_warps || b.reader / LANES != s.thread_now->index / LANES) return false;
+    if (b.read_step != warp_now()->step) return true;
+    return b.reader == s.thread_now->index && !b.many_lanes;
 }
 
 void note_reader(shared_byte *b)
@@ -450,7 +458,8 @@ allocation *find_allocation(uintptr_t address, size_t size)
 bool published(const global_byte &b)
 {
     for (const release &r : s.published[b.block]) {
-        if (b.time <= r.until && r.since <= s.block_now->acquired) return true;
+        if (r.since > s.block_now->acquired) continue;
+        if (b.epoch < r.epochs_until || b.time <= r.until[b.writer]) return true;
     }
     return false;
 }
@@ -533,10 +542,9 @@ void access(uintptr_t address, size_t size, bool write, bool aligned, const void
 
 /* ---- launches -------------------------------------------------------------------------------- */
 
-void *reserve(size_t size)
+void *reserve(size_t size, int protection = PROT_READ | PROT_WRITE)
 {
-    void *memory = mmap(nullptr, size, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory = mmap(nullptr, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) abort();
     return memory;
 }
@@ -546,7 +554,7 @@ void prepare_once()
     if (s.stacks) return;
     s.stacks = static_cast<unsigned char *>(reserve(MAX_RESIDENT * MAX_THREADS * STACK_SIZE));
     s.shared = static_cast<unsigned char *>(reserve(MAX_RESIDENT * SHARED_GAP));
-    s.arena = static_cast<unsigned char *>(reserve(ARENA_SIZE));
+    s.arena = static_cast<unsigned char *>(reserve(ARENA_SIZE, PROT_NONE));
     s.shared_bytes = static_cast<shared_byte *>(reserve(MAX_RESIDENT * SHARED_SIZE
                                                         * sizeof(shared_byte)));
     s.threads = new thread[MAX_RESIDENT * MAX_THREADS]();
@@ -554,7 +562,10 @@ void prepare_once()
 
 void protect_device(int protection)
 {
-    if (s.arena_used) mprotect(s.arena, (s.arena_used + PAGE - 1) / PAGE * PAGE, protection);
+    for (const allocation &a : s.allocations) {
+        const uintptr_t begin = a.begin / PAGE * PAGE;
+        if (mprotect(reinterpret_cast<void *>(begin), a.end - begin, protection)) abort();
+    }
 }
 
 /*  Fills shared memory with what no kernel expects: NaN in every format.                         */
@@ -569,7 +580,8 @@ void start_block(unsigned slot, unsigned number)
     b->at_barrier = 0;
     b->predicate = b->result = 0;
     b->epoch = b->first_epoch = ++s.epochs;
-    b->fenced = b->met = b->acquired = 0;
+    b->has_fenced = false;
+    b->met = b->acquired = 0;
     b->shared = s.shared + slot * SHARED_GAP;
     b->bytes = s.shared_bytes + slot * SHARED_SIZE;
     memset(b->shared, 0xff, s.launch.shared_bytes);
@@ -591,6 +603,7 @@ void start_block(unsigned slot, unsigned number)
             t->index = w * LANES + lane;
             t->id = { t->index % d.x, t->index / d.x % d.y, t->index / d.x / d.y };
             t->exited = false;
+            t->fenced = t->fence_epoch = 0;
             t->waits_for = nullptr;
             t->groups.assign(1, { });
             b->runnable.push_back(t);
@@ -904,11 +917,22 @@ unsigned cuda_emu::vote(unsigned mask, bool predicate, int line)
 
 /* ---- fences and atomics ---------------------------------------------------------------------- */
 
+namespace {
+
+void fence()
+{
+    thread *self = s.thread_now;
+    self->fenced = ++s.time;
+    self->fence_epoch = s.block_now->epoch;
+    s.block_now->has_fenced = true;
+    s.block_now->acquired = s.block_now->met;
+}
+
+}   /* namespace */
+
 void __threadfence(int line)
 {
-    if (removed(FENCE, line)) return;
-    s.block_now->fenced = ++s.time;
-    s.block_now->acquired = s.block_now->met;
+    if (!removed(FENCE, line)) fence();
 }
 void __threadfence_block() { }
 
@@ -918,9 +942,17 @@ namespace {
 void meet()
 {
     block *b = s.block_now;
-    if (b->fenced) s.published[b->number].push_back({ b->fenced, ++s.time });
     b->met = ++s.time;
     s.progress++;
+    if (!b->has_fenced) return;
+    release r = { b->met, 0, std::vector<uint64_t>(b->threads, 0) };
+    for (unsigned i = 0; i < b->threads; i++) {
+        const thread *t = thread_of(b, i);
+        if (t != s.thread_now && t->fence_epoch >= b->epoch) continue;
+        r.until[i] = t->fenced;
+        r.epochs_until = std::max(r.epochs_until, t->fence_epoch);
+    }
+    s.published[b->number].push_back(r);
 }
 
 }   /* namespace */
@@ -962,7 +994,7 @@ void cuda_emu::store_release(unsigned *to, unsigned value, const void *caller)
 {
     allocation *a = find_allocation(uintptr_t(to), sizeof *to);
     if (!a) fail(caller, "store_release outside every buffer of the device");
-    s.block_now->fenced = ++s.time;
+    fence();
     write_global(a, uintptr_t(to), sizeof *to, true, caller);
     meet();
     *to = value;
@@ -1211,18 +1243,23 @@ uint16_t cuda_emu::bf16::narrow(double value)
 void *emulator::device_alloc(size_t size, size_t offset)
 {
     prepare_once();
-    const size_t begin = (s.arena_used + 256 + 255) / 256 * 256 + offset;
-    if (begin + size + PAGE > ARENA_SIZE) abort();
-    s.arena_used = begin + size;
-    const uintptr_t address = uintptr_t(s.arena) + begin;
-    allocation a = { address, address + size, nullptr, nullptr, nullptr };
+    return device_place(s.arena + (s.arena_used + 256 + 255) / 256 * 256 + offset, size);
+}
+
+void *emulator::device_place(void *address, size_t size)
+{
+    const uintptr_t begin = uintptr_t(address);
+    const size_t end = begin - uintptr_t(s.arena) + size;
+    if (end > ARENA_SIZE) abort();
+    s.arena_used = std::max(s.arena_used, end);
+    allocation a = { begin, begin + size, nullptr, nullptr, nullptr };
     const size_t padded = size + 1;
     a.initialised = static_cast<uint8_t *>(reserve(padded));
     a.written = static_cast<uint8_t *>(reserve(padded));
     a.bytes = static_cast<global_byte *>(reserve(padded * sizeof(global_byte)));
     s.allocations.push_back(a);
-    device_fill(s.arena + begin, 0xff, size);
-    return s.arena + begin;
+    device_fill(address, 0xff, size);
+    return address;
 }
 
 void emulator::device_write(void *to, const void *from, size_t size)

@@ -14,6 +14,8 @@ namespace emulator {
 /*  size bytes at an address that is `offset` beyond a multiple of 256; uninitialised. What lies
     between allocations may not be touched.                                                       */
 void  *device_alloc(size_t size, size_t offset = 0);
+/*  The same at this address of one's own choice, after all others: as far apart as one likes.    */
+void  *device_place(void *address, size_t size);
 void   device_write(void *to, const void *from, size_t size);      /* counts as initialised */
 void   device_read(void *to, const void *from, size_t size);
 void   device_fill(void *to, int byte, size_t size);               /* stays uninitialised   */

@@ -81,4 +81,17 @@ template <class T> const T *to_device(const std::vector<T> &values, size_t offse
 /*  One of the devices that the kernels were compiled for, or the first, with so many processors. */
 awq_cuda new_device(rng *r, int processors);
 
+/*  Nothing was reported; else prints it.                                                         */
+bool check_report(const char *what, const linear_case &c);
+/*  Fills the tensor on the device; compared with what the host makes of the same bytes.          */
+bool repack(awq_cuda *cuda, linear *m, rng *r);
+/*  Zeroed workspace of exactly the size asked for.                                               */
+void give_workspace(awq_cuda *cuda, size_t most_tokens);
+
+/*  The groups of tests: the name chooses one on the command line.                                */
+void test_calibration(rng *r, bool full);
+void test_foreign_layouts(rng *r, bool full);
+void test_wrong_arguments(rng *r, bool full);
+void test_far_apart(rng *r, bool full);
+
 #endif

@@ -1,6 +1,6 @@
 /*  test_cuda.cc - awq_cuda.cuh under emulation: every kernel against float64, and its manners.
 
-    AWQ_TEST_FULL=1 runs more cases (make test-cuda). */
+    AWQ_TEST_FULL=1 runs more cases (make test-cuda); a word chooses one group of tests. */
 #include "linear.h"
 
 #include <cmath>
@@ -8,12 +8,11 @@
 using namespace emulator;
 
 int failures;
-static bool full;
 
 static const char *const KERNELS[] = { "portable", "gemv", "gemm" };
 static const int KERNEL_COUNT = int(COUNT(KERNELS));
 
-static bool check_report(const char *what, const linear_case &c)
+bool check_report(const char *what, const linear_case &c)
 {
     const std::string found = report();
     CHECK(found.empty(), "%s, %s: %s", what, describe(c).c_str(), found.c_str());
@@ -43,7 +42,7 @@ static void compare_repacked(const awq_cuda_tensor &device, const awq_cuda_tenso
           describe(c).c_str());
 }
 
-static bool repack(awq_cuda *cuda, linear *m, rng *r)
+bool repack(awq_cuda *cuda, linear *m, rng *r)
 {
     std::vector<unsigned char> memory;
     awq_cuda_tensor host = host_twin(m->on_device, &memory);
@@ -89,7 +88,7 @@ static arithmetic arithmetic_of(int kernel, size_t tokens)
          : kernel == AWQ_CUDA_GEMV || tokens <= 16 ? OFFSET_WEIGHTS : ROUNDED_WEIGHTS;
 }
 
-static void give_workspace(awq_cuda *cuda, size_t most_tokens)
+void give_workspace(awq_cuda *cuda, size_t most_tokens)
 {
     cuda->workspace_size = awq_cuda_workspace_size(cuda, most_tokens);
     const std::vector<unsigned char> zeros(cuda->workspace_size, 0);
@@ -165,7 +164,7 @@ static void check_case(const linear_case &c, rng *r)
 }
 
 /*  Every combination of options, at some shape.                                                  */
-static void test_options(rng *r)
+static void test_options(rng *r, bool full)
 {
     static const int groups[] = { 32, 64, 128, -1 };
     for (int i = 0; i < 2 * 4 * 2 * 2 * 3 && !failures; i++) {
@@ -180,7 +179,7 @@ static void test_options(rng *r)
 }
 
 /*  Every remainder of rows, inputs and tokens by the sizes of tiles, the other two at random.    */
-static void test_remainders(rng *r)
+static void test_remainders(rng *r, bool full)
 {
     const size_t step = full ? 1 : 9, first = 1 + rng_below(r, step);
     for (size_t rows = first; rows <= 130 && !failures; rows += step) {
@@ -201,7 +200,7 @@ static void test_remainders(rng *r)
 }
 
 /*  Few processors for many tiles, and many for few: every way to cut tiles.                      */
-static void test_large(rng *r)
+static void test_large(rng *r, bool full)
 {
     for (int i = 0; i < (full ? 60 : 4) && !failures; i++) {
         check_case(random_case(r, 700, full ? 2000 : 1000, 20), r);
@@ -228,7 +227,7 @@ static void check_spread(int kernel, linear *m, size_t bad_token, rng *r)
     }
 }
 
-static void test_not_a_number(rng *r)
+static void test_not_a_number(rng *r, bool)
 {
     for (int i = 0; i < 6 && !failures; i++) {
         linear_case c = random_case(r, 100, 200, 20);
@@ -255,9 +254,10 @@ static linear_case busy_case(int kernel)
     return c;
 }
 
-static std::string run_busy(int kernel, const linear &m, int processors, rng *r)
+/*  What is reported, always on the same device: how many stages there are depends on it.         */
+static std::string run_busy(int kernel, const linear &m, int processors, rng device, rng *r)
 {
-    awq_cuda cuda = new_device(r, processors);
+    awq_cuda cuda = new_device(&device, processors);
     set_seed(rng_next(r));
     give_workspace(&cuda, m.c.tokens);
     awq_cuda_matmul_with(&cuda, awq_cuda_kernel(kernel), &m.on_device, m.x.view, m.bias,
@@ -273,21 +273,26 @@ static bool is_tidy(const site &which, const std::vector<site> &all)
     return which.kind == COPY_WAIT && which.line == last;
 }
 
-static void test_removed_sites(rng *r)
+static void test_removed_sites(rng *r, bool full)
 {
-    for (int kernel = 0; kernel < KERNEL_COUNT && !failures; kernel++) {
+    for (int i = 0; i < KERNEL_COUNT * (full ? 8 : 1) && !failures; i++) {
+        const int kernel = i % KERNEL_COUNT;
+        const rng device = { rng_next(r) };
         awq_cuda cuda = new_device(r, 6);
         if (!can_run(cuda, kernel, 1)) continue;
         linear m = new_linear(r, busy_case(kernel));
         if (!repack(&cuda, &m, r)) return;
         forget_sites();
-        CHECK((run_busy(kernel, m, 6, r) + run_busy(kernel, m, 1, r)).empty(), "%s", KERNELS[kernel]);
+        const std::string sound = run_busy(kernel, m, 6, device, r) +
+                                  run_busy(kernel, m, 1, device, r);
+        CHECK(sound.empty(), "%s: %s", KERNELS[kernel], sound.c_str());
         const std::vector<site> all = sites();
         CHECK(!all.empty(), "%s has no barrier", KERNELS[kernel]);
         for (const site &which : all) {
             if (is_tidy(which, all)) continue;
             remove_site(which);
-            const std::string found = run_busy(kernel, m, 6, r) + run_busy(kernel, m, 1, r);
+            const std::string found = run_busy(kernel, m, 6, device, r) +
+                                  run_busy(kernel, m, 1, device, r);
             CHECK(!found.empty(), "%s: %s of line %d is not needed, or its absence not noticed",
                   KERNELS[kernel], site_name(which.kind), which.line);
             remove_site({ BARRIER, 0 });
@@ -296,16 +301,19 @@ static void test_removed_sites(rng *r)
     }
 }
 
-int main()
+int main(int count, char **words)
 {
+    static const struct { const char *name; void (*test)(rng *, bool); } tests[] = {
+        { "options", test_options }, { "remainders", test_remainders }, { "large", test_large },
+        { "nan", test_not_a_number }, { "barriers", test_removed_sites },
+        { "layouts", test_foreign_layouts }, { "calibration", test_calibration },
+        { "arguments", test_wrong_arguments }, { "far", test_far_apart },
+    };
     rng r = { check_seed() };
     const char *text = getenv("AWQ_TEST_FULL");
-    full = text && atoi(text) != 0;
     expected_stream = STREAM;
-    test_options(&r);
-    test_remainders(&r);
-    test_large(&r);
-    test_not_a_number(&r);
-    test_removed_sites(&r);
+    for (const auto &entry : tests) {
+        if (count < 2 || !strcmp(words[1], entry.name)) entry.test(&r, text && atoi(text) != 0);
+    }
     return failures != 0;
 }

@@ -352,7 +352,7 @@ static void test_copies()
 
 /* ---- between blocks -------------------------------------------------------------------------- */
 
-enum meeting { LAST_BLOCK_SUMS, WITHOUT_FENCE, WITHOUT_FENCE_AFTER, IN_TURNS, IN_TURNS_BACKWARDS };
+enum meeting { LAST_BLOCK_SUMS, WITHOUT_FENCE, WITHOUT_FENCE_AFTER, WITHOUT_BARRIER, IN_TURNS, IN_TURNS_BACKWARDS };
 
 /*  Every block writes a part; the last one to come, or each in its turn, adds up.                */
 static __global__ void meeting_kernel(meeting how, int *part, unsigned *counter, int *out)
@@ -371,7 +371,7 @@ static __global__ void meeting_kernel(meeting how, int *part, unsigned *counter,
     }
     part[blockIdx.x * n + i] = int(blockIdx.x + i);
     if (how != WITHOUT_FENCE) __threadfence();
-    __syncthreads();
+    if (how != WITHOUT_BARRIER) __syncthreads();
     if (i == 0) *arrived = atomicAdd(counter, 1u);
     __syncthreads();
     if (*arrived != blocks - 1) return;
@@ -403,6 +403,8 @@ static void test_blocks()
     expect("no fence", "race: read of global byte", "race: read of global byte");
     run_meeting(WITHOUT_FENCE_AFTER, 9, false);
     expect("no fence after", "race: read of global byte", "race: read of global byte");
+    run_meeting(WITHOUT_BARRIER, 9, false);
+    expect("no barrier before", "race: read of global byte", "race: read of global byte");
     run_meeting(IN_TURNS, 9, true);
     expect_nothing("in turns");
     run_meeting(IN_TURNS_BACKWARDS, config.resident_blocks, true);

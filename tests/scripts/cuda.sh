@@ -46,7 +46,7 @@ link_two_files() {
         -o "$scratch/user.o"
     gcc -std=c99 -I"$root" -c "$sources/implementation.c" -o "$scratch/awq.o"
     nvcc "$scratch/${architectures[0]}.o" "$scratch/user.o" "$scratch/awq.o" -o "$scratch/program"
-    nm -g --defined-only "$scratch/${architectures[0]}.o" | awk '$2 != "w" && $2 != "V" && $2 != "u" { print $3 }' |
+    nm -g --defined-only "$scratch/${architectures[0]}.o" | awk '$2 !~ /^[wWVu]$/ { print $3 }' |
         grep -v '^awq_cuda_[a-z]' >"$scratch/foreign" || true
     [[ ! -s $scratch/foreign ]] || fail "exports more than awq_cuda_*: $(head -3 "$scratch/foreign")"
 }

@@ -4,7 +4,7 @@
 source "$(dirname "$0")/common.sh"
 cd "$root"
 
-files=$(find awq*.h examples tests bench cmake -name '*.[ch]' -o -name '*.cc' | sort)
+files=$(find awq*.h awq*.cuh examples tests bench cmake -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' | sort)
 bad=0
 report() { [[ -z ${2//[[:space:]]/} ]] || { printf '%s:\n%s\n' "$1" "$2" >&2; bad=1; }; }
 # shellcheck disable=SC2086   # a list of words
@@ -13,7 +13,7 @@ report() { [[ -z ${2//[[:space:]]/} ]] || { printf '%s:\n%s\n' "$1" "$2" >&2; ba
     report 'a tab' "$(grep -nHP '\t' $files)"
     report 'trailing blanks' "$(grep -nHE ' +$' $files)"
 }
-report 'more than 100 columns' "$(grep -nHE '^.{101,}' awq*.h)"
+report 'more than 100 columns' "$(grep -nHE '^.{101,}' awq*.h awq*.cuh)"
 gcc=${CC:-cc}
 need_tool "$gcc"
 left=$("$gcc" -E -dM "$sources/implementation.c" -I. | grep -oiE 'AWQ__[a-z0-9_]+' | sort -u)

@@ -56,12 +56,14 @@ static bool write_ids(const token_list *tokens, const char *path, failure *why)
 static bool quantize_and_export(const model *m, compute *c, const token_list *text, const paths *p,
                                 failure *why)
 {
-    quantize_options options = { { 4, 32, 0, AWQ_F16 }, 16, false, AWQ_PRESET_LLM_AWQ, true, true,
-                                 false, 0, { 0, 0 } };
+    quantize_options options = quantize_defaults();
     quantized_model q;
     text_score score;
     bool done;
 
+    options.quant.group_size = 32;
+    options.head_bits = 16;
+    options.method = METHOD_AWQ;
     if (!quantize_model(&q, m, c, text, &options, why)) return false;
     done = save_model(&q.m, p->saved, why) && export_hf(&q.m, p->directory, why)
            && score_text(&q.m, c, text, "perplexity", &score, why);

@@ -92,6 +92,7 @@ static void words_become_pieces(void **state)
     memset(word, 'a', sizeof word);
     word[101] = '\0';
     assert_pieces(&words, word, "[UNK]");
+    wordpiece_close(&words);
     assert_refused(wordpiece_open(&words, "a\nb\n", 4, &why), "[UNK]");
 }
 
