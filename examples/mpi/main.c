@@ -274,7 +274,7 @@ static const char usage[] =
     "  --shards N      parts whose statistics are summed; the file depends on it, but not on the\n"
     "                  number of ranks (12, or one per rank if there are more)\n"
     "  --batch N       layers dealt out together (one per rank)\n"
-    "  --method NAME   nearest, awq or best, as in examples/llm (awq)\n"
+    "  --method NAME   awq or best, as in examples/llm (awq)\n"
     "  --report FILE   statistics and ratios of every input, tab-separated\n"
     "run: a quantized model, cut over the ranks.\n"
     "  --prompt TEXT   what to ask the model\n"
@@ -322,13 +322,21 @@ static bool parse_numbers(settings *set, const char *option, const char *value, 
     return true;
 }
 
+/*  Rounding to nearest has no calibration, so there is nothing to share out. */
+static bool parse_team_method(settings *set, const char *value, failure *why)
+{
+    if (!parse_method(value, &set->options.quantize, why)) return false;
+    return set->options.quantize.method != METHOD_NEAREST
+           || fail(why, "--method: nearest needs no team; examples/llm does it");
+}
+
 static bool parse_option(settings *set, const char *option, const char *value, failure *why)
 {
     if (!value) return fail(why, "%s needs a value, or is no option; see --help", option);
     if (strcmp(option, "--calib") == 0)
         set->calibration = value;
     else if (strcmp(option, "--method") == 0)
-        return parse_method(value, &set->options.quantize, why);
+        return parse_team_method(set, value, why);
     else if (strcmp(option, "--report") == 0)
         set->report = value;
     else if (strcmp(option, "--prompt") == 0)
