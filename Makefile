@@ -27,6 +27,7 @@ help:
 	@echo 'make llm         quantize a real LLM and measure it; MODEL=file-or-folder TEXT= CALIB= ARGS='
 	@echo 'make search      semantic search: quantize a sentence encoder, index FOLDER=, ask; MODEL='
 	@echo 'make web         the same in a browser, served on PORT=8000'
+	@echo 'make quality     every way to quantize, measured: error, embeddings, perplexity; ARGS="--group 64"'
 	@echo 'make convert     other layouts for a quantized model; ARGS="IN --list", "IN OUT --to gptq"'
 	@echo 'make mpi         quantize and run that LLM by several processes (Open MPI); RANKS="1 2 3 4"'
 	@echo 'make python      the same layer from Python: table and picture; ARGS="--bits 3"'
@@ -88,6 +89,17 @@ $(BUILD)/search/search: $(SEARCH) $(wildcard examples/search/*.h) $(HEADERS)
 	@blas=$$(echo 'int main(void) { return 0; }' | $(CC) -o /dev/null -x c - -lopenblas 2>/dev/null && \
 	    echo -DSEARCH_OPENBLAS -lopenblas); set -x; \
 	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) $(SEARCH) -o $@ $(EXAMPLE_LIBS) -ljansson $$blas
+
+quality: $(BUILD)/quality/quality $(BUILD)/llm/llm
+	TEXT='$(TEXT)' CALIB='$(CALIB)' sh examples/quality/run.sh $(BUILD) $(ARGS)
+
+ENCODER = $(addprefix examples/search/,bert.c embed.c encoder.c passages.c wordpiece.c) \
+    $(addprefix examples/formats/,json.c safetensors.c) $(COMMON)
+
+$(BUILD)/quality/quality: $(wildcard examples/quality/*.c examples/quality/*.h examples/search/*.h) $(ENCODER) $(HEADERS)
+	@$(NEED) cc json
+	@mkdir -p $(@D)
+	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) $(wildcard examples/quality/*.c) $(ENCODER) -o $@ $(EXAMPLE_LIBS) -ljansson
 
 python: shared $(BUILD)/venv/ready
 	AWQ_LIBRARY=$(BUILD)/shared $(BUILD)/venv/bin/python examples/python/lesson.py \
@@ -224,7 +236,7 @@ install:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: help demo llm search web convert mpi python test test-web test-cuda golden sanitize fuzz \
-        mutants firmware board test-isa count-isa tools bench bench-build bench-peers bench-report \
+.PHONY: help demo llm search web quality convert mpi python test test-web test-cuda golden \
+        sanitize fuzz mutants firmware board test-isa count-isa tools bench bench-build bench-peers bench-report \
         gpu time-7b shared install clean
 .DEFAULT_GOAL := help

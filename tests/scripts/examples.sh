@@ -43,6 +43,18 @@ for arguments in 'query LICENSE LICENSE' 'index examples LICENSE out' 'quantize 
     [[ $(wc -l <"$scratch/log") == 1 ]] || fail "search $arguments: $(cat "$scratch/log")"
 done
 
+make BUILD="$scratch" CC="$compiler" CFLAGS='-O1 -DAWQ_NO_SIMD' "$scratch/quality/quality" \
+    >"$scratch/log" 2>&1 ||
+    { cat "$scratch/log"; fail "examples/quality does not link"; }
+"$scratch/quality/quality" --help | grep -q '^usage:' || fail "quality --help prints no usage"
+for arguments in 'LICENSE LICENSE LICENSE' 'a b' 'a b c d' 'a b c --bits 9' 'a b c --group' ''; do
+    # shellcheck disable=SC2086   # words
+    if "$scratch/quality/quality" $arguments 2>"$scratch/log"; then
+        fail "quality accepts '$arguments'"
+    fi
+    [[ $(wc -l <"$scratch/log") == 1 ]] || fail "quality $arguments: $(cat "$scratch/log")"
+done
+
 make BUILD="$scratch" CC="$compiler" CFLAGS='-O1 -DAWQ_NO_SIMD' "$scratch/convert/convert" \
     >"$scratch/log" 2>&1 ||
     { cat "$scratch/log"; fail "examples/convert does not link"; }

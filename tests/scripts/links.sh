@@ -32,7 +32,7 @@ done
 
 targets=$(sed -nE '/^\.PHONY:/,/[^\\]$/p' Makefile | tr -d '\\' | tr '\n' ' ')
 for page in $pages; do
-    for target in $(grep -oE '(`|^|\| *`?)make [a-z][a-z-]*' "$page" | sed -E 's/.*make //'); do
+    for target in $(grep -oE '(`|^|\| *`?)make [a-z][a-z0-9-]*' "$page" | sed -E 's/.*make //'); do
         [[ " $targets " == *" $target "* ]] || fail "$page: no such target: make $target"
     done
 done
