@@ -2264,7 +2264,7 @@ static __global__ void __launch_bounds__(256, 1) awq_cuda__wgmma(awq_cuda__matmu
 /* One strip and 4 tokens; 4 sets of 32 threads take every fourth block of inputs. A thread reads
    the weights of one lane: 8 rows, of which it keeps the sums of its inputs. */
 template <typename T>
-static __global__ void __launch_bounds__(32 * AWQ_CUDA__PORTABLE_WARPS)
+static __global__ void __launch_bounds__(32 * AWQ_CUDA__PORTABLE_WARPS, 1)
 awq_cuda__portable(awq_cuda__matmul_job job) {
     AWQ_CUDA__SHARED(shared);
     float *sums = reinterpret_cast<float *>(shared); /* [warps * 4][tokens][strip] */
