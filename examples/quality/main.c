@@ -1,11 +1,11 @@
 /*  main.c - every way to quantize, on a sentence encoder whose weights are the true fp32 ones: the
     error of each linear's output and of the embeddings, on text of another kind than the
     calibration text. Prints the tables of docs/quality.md. */
-#include "methods.h"
-
-#include "../common/progress.h"
 #include "../search/bert.h"
 #include "../search/embed.h"
+
+#include "../common/progress.h"
+#include "methods.h"
 
 #include <math.h>
 #include <stdlib.h>
