@@ -5,6 +5,7 @@
 #include "study.h"
 #include "tiles.h"
 
+#include "../common/numbers.h"
 #include "../common/progress.h"
 
 #include <dirent.h>
@@ -609,16 +610,6 @@ static void print_usage(FILE *to)
           to);
 }
 
-static bool parse_number(const char *text, long least, long most, long *out, const char *option,
-                         failure *why)
-{
-    char *end;
-    errno = 0;
-    *out = strtol(text, &end, 10);
-    if (errno == 0 && end != text && *end == '\0' && *out >= least && *out <= most) return true;
-    return fail(why, "%s: \"%s\" is not a number from %ld to %ld", option, text, least, most);
-}
-
 /*  An option with a value; false with an empty message if there is no option of that name. */
 static bool parse_option(settings *set, const char *option, const char *value, failure *why)
 {
@@ -642,26 +633,26 @@ static bool parse_option(settings *set, const char *option, const char *value, f
     else if (strcmp(option, "--method") == 0)
         return parse_method(value, &set->quantize, why);
     else if (strcmp(option, "--tokens") == 0) {
-        if (!parse_number(value, 1, 100000, &number, option, why)) return false;
+        if (!parse_number(option, value, 1, 100000, &number, why)) return false;
         set->answer_tokens = (size_t)number;
     } else if (strcmp(option, "--threads") == 0) {
-        if (!parse_number(value, 1, 1024, &number, option, why)) return false;
+        if (!parse_number(option, value, 1, 1024, &number, why)) return false;
         set->threads = (size_t)number;
     } else if (strcmp(option, "--group") == 0) {
-        if (!parse_number(value, -1, 1 << 20, &number, option, why)) return false;
+        if (!parse_number(option, value, -1, 1 << 20, &number, why)) return false;
         if (number == 0) return fail(why, "--group: 0 is not a group size");
         set->quantize.quant.group_size = (int)number;
     } else if (strcmp(option, "--bits") == 0) {
-        if (!parse_number(value, 2, 8, &number, option, why)) return false;
+        if (!parse_number(option, value, 2, 8, &number, why)) return false;
         set->quantize.quant.bits = (int)number;
     } else if (strcmp(option, "--passes") == 0) {
-        if (!parse_number(value, 0, 100, &number, option, why)) return false;
+        if (!parse_number(option, value, 0, 100, &number, why)) return false;
         set->quantize.round.passes = (int)number;
     } else if (strcmp(option, "--damping") == 0) {
-        if (!parse_number(value, 1, 1000, &number, option, why)) return false;
+        if (!parse_number(option, value, 1, 1000, &number, why)) return false;
         set->quantize.damping = 0.001 * (double)number;
     } else if (strcmp(option, "--head") == 0) {
-        if (!parse_number(value, 4, 16, &number, option, why)) return false;
+        if (!parse_number(option, value, 4, 16, &number, why)) return false;
         if (number != 4 && number != 8 && number != 16)
             return fail(why, "--head: the output head has 4, 8 or 16 bits, not %ld", number);
         set->quantize.head_bits = (int)number;

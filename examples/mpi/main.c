@@ -2,6 +2,7 @@
 #include "quantize_team.h"
 #include "run_team.h"
 
+#include "../common/numbers.h"
 #include "../common/progress.h"
 #include "../llm/export.h"
 #include "tiles.h"
@@ -283,16 +284,6 @@ static const char usage[] =
     "both:\n"
     "  --threads N     of every rank (the machine's processors shared out over its ranks)\n"
     "  --row           print only the row of the table\n";
-
-static bool parse_number(const char *option, const char *text, long least, long most, long *out,
-                         failure *why)
-{
-    char *end;
-    errno = 0;
-    *out = strtol(text, &end, 10);
-    if (errno == 0 && end != text && *end == '\0' && *out >= least && *out <= most) return true;
-    return fail(why, "%s: \"%s\" is not a number from %ld to %ld", option, text, least, most);
-}
 
 /*  Options with a number; false with an empty message if there is none of that name. */
 static bool parse_numbers(settings *set, const char *option, const char *value, failure *why)

@@ -4,6 +4,7 @@
 #include "../search/bert.h"
 #include "../search/embed.h"
 
+#include "../common/numbers.h"
 #include "../common/progress.h"
 #include "methods.h"
 
@@ -337,21 +338,11 @@ static const char usage[] =
     "  --bits N        2, 3, 4 or 8 (4)\n"
     "  --damping N     of the Hessian, in thousandths of its mean diagonal (30)\n";
 
-static bool parse_number(const char *option, const char *text, long least, long most, long *out,
-                         failure *why)
-{
-    char *end = NULL;
-
-    if (text) *out = strtol(text, &end, 10);
-    if (text && end != text && *end == '\0' && *out >= least && *out <= most) return true;
-    return fail(why, "%s: \"%s\" is not a number from %ld to %ld", option, text ? text : "", least,
-                most);
-}
-
 static bool parse_option(settings *set, const char *option, const char *value, failure *why)
 {
     long n = 0;
 
+    if (!value) return fail(why, "%s needs a value, or is no option; see --help", option);
     if (strcmp(option, "--bits") == 0) {
         if (!parse_number(option, value, 2, 8, &n, why)) return false;
         set->bits = (int)n;

@@ -30,40 +30,31 @@ make BUILD="$scratch" CC="$compiler" CFLAGS=-O1 "$scratch/llm/llm" >"$scratch/lo
 if "$scratch/llm/llm" LICENSE 2>"$scratch/log"; then fail "llm takes LICENSE for a model"; fi
 grep -q LICENSE "$scratch/log" || fail "llm does not say which file is wrong: $(cat "$scratch/log")"
 
-make BUILD="$scratch" CC="$compiler" CFLAGS='-O1 -DAWQ_NO_SIMD' "$scratch/search/search" \
-    >"$scratch/log" 2>&1 ||
-    { cat "$scratch/log"; fail "examples/search does not link"; }
-"$scratch/search/search" --help | grep -q '^usage:' || fail "search --help prints no usage"
+links() {       # an example, and it has a usage
+    make BUILD="$scratch" CC="$compiler" CFLAGS='-O1 -DAWQ_NO_SIMD' "$scratch/$1/$1" \
+        >"$scratch/log" 2>&1 || { cat "$scratch/log"; fail "examples/$1 does not link"; }
+    "$scratch/$1/$1" --help | grep -q '^usage:' || fail "$1 --help prints no usage"
+}
+
+refuses() {     # arguments, in one line
+    # shellcheck disable=SC2086   # words
+    if "$scratch/$1/$1" $2 2>"$scratch/log"; then fail "$1 accepts '$2'"; fi
+    [[ $(wc -l <"$scratch/log") == 1 ]] || fail "$1 $2: $(cat "$scratch/log")"
+}
+
+links search
 for arguments in 'query LICENSE LICENSE' 'index examples LICENSE out' 'quantize LICENSE' 'find' \
     'query a --top' '--top x' ''; do
-    # shellcheck disable=SC2086   # words
-    if "$scratch/search/search" $arguments 2>"$scratch/log"; then
-        fail "search accepts '$arguments'"
-    fi
-    [[ $(wc -l <"$scratch/log") == 1 ]] || fail "search $arguments: $(cat "$scratch/log")"
+    refuses search "$arguments"
 done
 
-make BUILD="$scratch" CC="$compiler" CFLAGS='-O1 -DAWQ_NO_SIMD' "$scratch/quality/quality" \
-    >"$scratch/log" 2>&1 ||
-    { cat "$scratch/log"; fail "examples/quality does not link"; }
-"$scratch/quality/quality" --help | grep -q '^usage:' || fail "quality --help prints no usage"
+links quality
 for arguments in 'LICENSE LICENSE LICENSE' 'a b' 'a b c d' 'a b c --bits 9' 'a b c --group' ''; do
-    # shellcheck disable=SC2086   # words
-    if "$scratch/quality/quality" $arguments 2>"$scratch/log"; then
-        fail "quality accepts '$arguments'"
-    fi
-    [[ $(wc -l <"$scratch/log") == 1 ]] || fail "quality $arguments: $(cat "$scratch/log")"
+    refuses quality "$arguments"
 done
 
-make BUILD="$scratch" CC="$compiler" CFLAGS='-O1 -DAWQ_NO_SIMD' "$scratch/convert/convert" \
-    >"$scratch/log" 2>&1 ||
-    { cat "$scratch/log"; fail "examples/convert does not link"; }
-"$scratch/convert/convert" --help | grep -q '^usage:' || fail "convert --help prints no usage"
+links convert
 for arguments in 'LICENSE --list' 'examples --list' 'examples out' 'a b c' '--to x' ''; do
-    # shellcheck disable=SC2086   # words
-    if "$scratch/convert/convert" $arguments 2>"$scratch/log"; then
-        fail "convert accepts '$arguments'"
-    fi
-    [[ $(wc -l <"$scratch/log") == 1 ]] || fail "convert $arguments: $(cat "$scratch/log")"
+    refuses convert "$arguments"
 done
 echo "$count files"

@@ -5,34 +5,15 @@
 #include "../study.h"
 #include "tiny.h"
 
+#include "../../common/asserts.h"
+
 #include <dirent.h>
 #include <math.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <time.h>
-
-#include <cmocka.h>
 
 static char path[64], other_path[64], directory[64];
 static failure why;
-
-#define assert_done(condition)                                                                     \
-    do {                                                                                           \
-        why.text[0] = '\0';                                                                        \
-        if (!(condition)) fail_msg("%s: %s", #condition, why.text);                                \
-    } while (0)
-
-/*  The call must fail, and say so in words that contain `part`. */
-#define assert_refused(condition, part)                                                            \
-    do {                                                                                           \
-        why.text[0] = '\0';                                                                        \
-        assert_false(condition);                                                                   \
-        if (!why.text[0] || !strstr(why.text, part))                                               \
-            fail_msg("not said: %s; but: %s", part, why.text);                                     \
-    } while (0)
 
 static void write_file(const char *to, const unsigned char *bytes, size_t size)
 {

@@ -7,32 +7,13 @@
 #include "../quantize.h"
 #include "tiny.h"
 
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "../../common/asserts.h"
 
-#include <cmocka.h>
+#include <math.h>
 
 static char folder[64];
 static failure why;
 static parallel_pool pool;
-
-#define assert_done(condition)                                                                     \
-    do {                                                                                           \
-        why.text[0] = '\0';                                                                        \
-        if (!(condition)) fail_msg("%s: %s", #condition, why.text);                                \
-    } while (0)
-
-/*  The call must fail, and say so in one line that contains `part`. */
-#define assert_refused(condition, part)                                                            \
-    do {                                                                                           \
-        why.text[0] = '\0';                                                                        \
-        assert_false(condition);                                                                   \
-        if (!strstr(why.text, part) || strchr(why.text, '\n'))                                     \
-            fail_msg("not said: %s; but: %s", part, why.text);                                     \
-    } while (0)
 
 static const char *inside(const char *name)
 {
