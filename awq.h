@@ -898,7 +898,7 @@ struct awq_kernels {
     void (*round_errors)(const float *u, size_t n, float inverse, float lowest, float highest,
                          float factor, uint8_t *e);
     void (*grid_sums)(const float *u, const float *ru, const float *r, size_t n, float scale,
-                      float lowest, float highest, float sums[3]);
+                      float zero, float levels, size_t count, float (*sums)[3]);
     void (*add_products)(float *y, size_t y_stride, size_t rows, size_t n, const float *a,
                          size_t a_stride, size_t a_step, const float *x, size_t x_stride,
                          size_t count);
@@ -2934,8 +2934,10 @@ AWQDEF awq_status awq_fake_quantize(const awq_kernels *k, awq_quant quant, awq_m
    ============================================================================================== */
 
 /* sums: of h (v scale - u)^2, of h u v and of h v^2, where v = u / scale to the nearest integer in
-   [lowest, highest], over n inputs, a multiple of AWQ__LANES; r = sqrt(h). */
+   [-zero, levels - zero], over n inputs, a multiple of AWQ__LANES; r = sqrt(h). The same for the
+   zero points after it, `count` of them, at most AWQ__ZEROS. */
 #define AWQ__LANES 16
+#define AWQ__ZEROS 4
 
 static float awq__fold_lanes(float lane[AWQ__LANES]) {
     size_t i, half;
@@ -2945,23 +2947,26 @@ static float awq__fold_lanes(float lane[AWQ__LANES]) {
 }
 
 static void awq__grid_sums_portable(const float *u, const float *ru, const float *r, size_t n,
-                                    float scale, float lowest, float highest, float sums[3]) {
-    float error[AWQ__LANES] = { 0 }, uv[AWQ__LANES] = { 0 }, vv[AWQ__LANES] = { 0 };
+                                    float scale, float zero, float levels, size_t count,
+                                    float (*sums)[3]) {
     const float inverse = 1.0f / scale;
-    size_t i, l;
-    for (i = 0; i < n; i += AWQ__LANES)
-        for (l = 0; l < AWQ__LANES; l++) {
-            float v = awq__round(u[i + l] * inverse), d;
-            v = v < lowest ? lowest : v > highest ? highest : v;
-            v *= r[i + l];
-            d = v * scale - ru[i + l];
-            error[l] += d * d;
-            uv[l] += v * ru[i + l];
-            vv[l] += v * v;
-        }
-    sums[0] = awq__fold_lanes(error);
-    sums[1] = awq__fold_lanes(uv);
-    sums[2] = awq__fold_lanes(vv);
+    size_t i, l, z;
+    for (z = 0; z < count; z++, zero += 1) {
+        float error[AWQ__LANES] = { 0 }, uv[AWQ__LANES] = { 0 }, vv[AWQ__LANES] = { 0 };
+        for (i = 0; i < n; i += AWQ__LANES)
+            for (l = 0; l < AWQ__LANES; l++) {
+                float v = awq__round(u[i + l] * inverse), d;
+                v = v < -zero ? -zero : v > levels - zero ? levels - zero : v;
+                v *= r[i + l];
+                d = v * scale - ru[i + l];
+                error[l] += d * d;
+                uv[l] += v * ru[i + l];
+                vv[l] += v * v;
+            }
+        sums[z][0] = awq__fold_lanes(error);
+        sums[z][1] = awq__fold_lanes(uv);
+        sums[z][2] = awq__fold_lanes(vv);
+    }
 }
 
 /* One group of a row on its way to a grid; a group of at most AWQ__CHUNK inputs is loaded once. */
@@ -2974,10 +2979,10 @@ typedef struct awq__fitting {
     float u[AWQ__CHUNK], ru[AWQ__CHUNK], r[AWQ__CHUNK]; /* r u; r = sqrt(h); then zeros */
 } awq__fitting;
 
-/* A grid that was tried: its weighted error; the best scale for its q, and the error with it. */
+/* A grid that was tried: the sums of its group; its error with the best scale for its q. */
 typedef struct awq__trial {
     awq__grid grid;
-    double error, best_scale, best_error;
+    double error, uv, vv, best_error;
 } awq__trial;
 
 static size_t awq__load_fitting(awq__fitting *f, size_t col) {
@@ -2993,26 +2998,27 @@ static size_t awq__load_fitting(awq__fitting *f, size_t col) {
     return n;
 }
 
-static awq__trial awq__try_grid(awq__fitting *f, awq__grid grid) {
-    const float lowest = -grid.zero, highest = awq__levels(f->quant->bits) - grid.zero;
-    double uv = 0, vv = 0, off;
-    awq__trial trial;
-    size_t col, n;
-    trial.grid = grid;
-    trial.error = 0;
+/* A grid, and those of the zero points after it. */
+static void awq__try_grids(awq__fitting *f, awq__grid grid, size_t count, awq__trial *trials) {
+    float sums[AWQ__ZEROS][3];
+    size_t col, n, z;
+    memset(trials, 0, count * sizeof *trials);
     for (col = f->begin; col < f->end; col += n) {
-        float sums[3];
         n = awq__load_fitting(f, col);
-        f->source->k->grid_sums(f->u, f->ru, f->r, awq__align(n, AWQ__LANES), grid.scale, lowest,
-                                highest, sums);
-        trial.error += (double)sums[0];
-        uv += (double)sums[1];
-        vv += (double)sums[2];
+        f->source->k->grid_sums(f->u, f->ru, f->r, awq__align(n, AWQ__LANES), grid.scale,
+                                grid.zero, awq__levels(f->quant->bits), count, sums);
+        for (z = 0; z < count; z++) {
+            trials[z].error += (double)sums[z][0];
+            trials[z].uv += (double)sums[z][1];
+            trials[z].vv += (double)sums[z][2];
+        }
     }
-    off = uv - (double)grid.scale * vv;
-    trial.best_scale = vv > 0 ? uv / vv : 0;
-    trial.best_error = vv > 0 ? trial.error - off * (off / vv) : trial.error;
-    return trial;
+    for (z = 0; z < count; z++, grid.zero += 1) {
+        awq__trial *t = trials + z;
+        double off = t->uv - (double)grid.scale * t->vv;
+        t->grid = grid;
+        t->best_error = t->vv > 0 ? t->error - off * off / t->vv : t->error;
+    }
 }
 
 /* As it will be stored, or 0 if that is no scale. */
@@ -3040,9 +3046,12 @@ static awq__trial awq__most_promising(awq__fitting *f, float lo, float hi, awq__
         if (f->quant->symmetric) grid.zero = last = best.grid.zero;
         grid.zero = grid.zero < 0 ? 0 : grid.zero;
         last = last > levels ? levels : last;
-        for (; grid.zero <= last; grid.zero += 1) {
-            awq__trial trial = awq__try_grid(f, grid);
-            if (trial.best_error < best.best_error) best = trial;
+        for (; grid.zero <= last; grid.zero += AWQ__ZEROS) {
+            awq__trial trials[AWQ__ZEROS];
+            size_t count = awq__min((size_t)(last - grid.zero) + 1, AWQ__ZEROS), z;
+            awq__try_grids(f, grid, count, trials);
+            for (z = 0; z < count; z++)
+                if (trials[z].best_error < best.best_error) best = trials[z];
         }
     }
     return best;
@@ -3052,15 +3061,17 @@ static awq__trial awq__most_promising(awq__fitting *f, float lo, float hi, awq__
 
 /* grid: the range's own; becomes the best one found. */
 static void awq__fit_grid(awq__fitting *f, float lo, float hi, awq__grid *grid) {
-    awq__trial now = awq__try_grid(f, *grid);
-    double least = now.error;
+    awq__trial now;
+    double least;
     int i;
+    awq__try_grids(f, *grid, 1, &now);
+    least = now.error;
     now = awq__most_promising(f, lo, hi, now);
     for (i = 0; i < AWQ__REFITS; i++) {
         awq__grid next = now.grid;
-        next.scale = awq__stored_scale(f->quant, now.best_scale);
+        next.scale = awq__stored_scale(f->quant, now.vv > 0 ? now.uv / now.vv : 0);
         if (!(next.scale > 0)) return;
-        now = awq__try_grid(f, next);
+        awq__try_grids(f, next, 1, &now);
         if (!(now.error < least)) return;
         least = now.error;
         *grid = next;
@@ -5976,6 +5987,7 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__ROUND_ROWS
 #undef AWQ__ROUND_STEP
 #undef AWQ__SQUARE
+#undef AWQ__ZEROS
 #undef AWQ__STRIP
 #undef AWQ__SHORTLIST
 #undef AWQ__ROWS

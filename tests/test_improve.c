@@ -220,29 +220,39 @@ TEST(fit_rounds_to_its_own_grids_and_splits)
     }
 }
 
-/*  The hook itself, on every number of vectors; levels cut off some of the weights.              */
+/*  The hook itself, on every number of vectors and zero points; levels cut off some weights.     */
+static void check_sums(const float *u, const float *ru, const float *root, size_t n, float scale,
+                       int zero, int levels, const float sums[3])
+{
+    double sum[3] = { 0, 0, 0 };
+    size_t i;
+    for (i = 0; i < n; i++) {
+        double v = nearbyint((double)(u[i] * (1.0f / scale)));
+        v = (double)root[i] * (v < -zero ? -zero : v > levels - zero ? levels - zero : v);
+        sum[0] += pow(v * (double)scale - (double)ru[i], 2);
+        sum[1] += v * (double)ru[i];
+        sum[2] += v * v;
+    }
+    for (i = 0; i < 3; i++) assert_close((double)sums[i], sum[i], 1e-4 * sum[i] + 1e-12);
+}
+
 TEST(sums_of_a_grid_are_those_of_its_definition)
 {
     rng r = { seed + 9 };
-    size_t n, i;
+    size_t n, i, z;
     (void)state;
     for (n = 16; n <= 128; n += 16) {
-        float u[128], ru[128], root[128], sums[3], scale = (float)(1.5 + rng_unit(&r));
-        double sum[3] = { 0, 0, 0 };
-        int lowest = -(int)rng_below(&r, 9), highest = (int)rng_below(&r, 9);
+        float u[128], ru[128], root[128], sums[4][3], scale = (float)(1.5 + rng_unit(&r));
+        int zero = (int)rng_below(&r, 9), levels = zero + 3 + (int)rng_below(&r, 9);
+        size_t count = 1 + n / 16 % 4;
         for (i = 0; i < n; i++) {
-            double v;
             u[i] = 4 * scale * (float)rng_normal(&r);
             root[i] = i % 11 ? (float)fabs(rng_unit(&r)) : 0;
             ru[i] = root[i] * u[i];
-            v = nearbyint((double)(u[i] * (1.0f / scale)));
-            v = (double)root[i] * (v < lowest ? lowest : v > highest ? highest : v);
-            sum[0] += pow(v * (double)scale - (double)ru[i], 2);
-            sum[1] += v * (double)ru[i];
-            sum[2] += v * v;
         }
-        kernels->grid_sums(u, ru, root, n, scale, (float)lowest, (float)highest, sums);
-        for (i = 0; i < 3; i++) assert_close((double)sums[i], sum[i], 1e-4 * sum[i] + 1e-12);
+        kernels->grid_sums(u, ru, root, n, scale, (float)zero, (float)levels, count, sums);
+        for (z = 0; z < count; z++)
+            check_sums(u, ru, root, n, scale, zero + (int)z, levels, sums[z]);
     }
 }
 
