@@ -99,7 +99,7 @@ ENCODER = $(addprefix examples/search/,bert.c embed.c encoder.c passages.c wordp
 $(BUILD)/quality/quality: $(wildcard examples/quality/*.c examples/quality/*.h examples/search/*.h) $(ENCODER) $(HEADERS)
 	@$(NEED) cc json
 	@mkdir -p $(@D)
-	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) $(wildcard examples/quality/*.c) $(ENCODER) -o $@ $(EXAMPLE_LIBS) -ljansson
+	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) $(wildcard examples/quality/*.c) $(ENCODER) -o $@ $(EXAMPLE_LIBS) -ljansson -ldl
 
 python: shared $(BUILD)/venv/ready
 	AWQ_LIBRARY=$(BUILD)/shared $(BUILD)/venv/bin/python examples/python/lesson.py \
