@@ -80,10 +80,9 @@ static bool print_formats(study *s, const awq_quant *quants, size_t count, failu
     bool done = results != NULL;
     size_t i;
 
-    printf("\nnearest / %s / %s; ratio of the last two\n\n"
+    printf("\nnearest / AutoAWQ's recipe / ours; ratio of the last two\n\n"
            "| bits | group | bits per weight | error e-3 | ratio | FFN down e-3 | ratio | 1 - cos | "
-           "ratio | time |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
-           methods[METHOD_RECIPE].name, methods[METHOD_BEST].name);
+           "ratio | time |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
     for (i = 0; done && i < 3 * count; i++) {
         done = study_method(s, &methods[three[i % 3]], quants[i / 3], &results[i % 3], why);
         if (done && i % 3 == 2) print_format(s, quants[i / 3], results);
@@ -160,7 +159,7 @@ typedef struct rivals {
 static void print_beside(const char *name, double bits, const result *r, const rivals *ours,
                          bool whole)
 {
-    printf("| %-40s | %.2f | ", name, bits);
+    printf("| %-22s | %.2f | ", name, bits);
     if (whole) printf("%.3f | %.2f", 1e3 * r->mean, ours->mean / r->mean);
     else printf("|");
     printf(" | %.3f | %.2f | ", 1e3 * r->down, ours->down / r->down);
@@ -172,9 +171,10 @@ static void print_beside(const char *name, double bits, const result *r, const r
 static bool print_ours(study *s, int bits, result *results, rivals *ours, failure *why)
 {
     static const size_t two[2] = { METHOD_RECIPE, METHOD_BEST };
+    static const char *const names[2] = { "AutoAWQ's recipe", "ours" };
     static const int sizes[3] = { 128, 64, 32 };
     awq_quant quant = { bits, 0, 0, AWQ_F16 };
-    char name[96];
+    char name[48];
     size_t i;
 
     for (i = 0; i < 6; i++) {
@@ -185,7 +185,7 @@ static bool print_ours(study *s, int bits, result *results, rivals *ours, failur
     ours->mean = results[3].mean;
     for (i = 0; i < 6; i++) {
         quant.group_size = sizes[i / 2];
-        snprintf(name, sizeof name, "g%d, %s", quant.group_size, methods[two[i % 2]].name);
+        snprintf(name, sizeof name, "g%d, %s", quant.group_size, names[i % 2]);
         print_beside(name, study_bits(s, quant), &results[i], ours, true);
     }
     return true;
