@@ -13,7 +13,7 @@ static const struct known_table {
     table *print;
 } known_tables[] = {
     { "methods", print_methods }, { "groups", print_groups }, { "bits", print_bits },
-    { "ggml", print_ggml },
+    { "ggml", print_ggml },       { "budget", print_budgets },
 };
 
 enum { KNOWN_TABLES = sizeof known_tables / sizeof *known_tables, MOST = 8 };
@@ -24,6 +24,7 @@ typedef struct settings {
     table *tables[MOST];
     size_t tables_count;
     long groups[MOST];
+    double budgets[MOST];
 } settings;
 
 static const char usage[] =
@@ -33,7 +34,9 @@ static const char usage[] =
     "  --table NAME    methods: all of them, for each --group\n"
     "                  groups, bits: nearest, AutoAWQ's recipe and the best method over all of them\n"
     "                  ggml: the best method beside llama.cpp's types\n"
+    "                  budget: group sizes mixed by sensitivity, for each --budget\n"
     "  --group N       groups of so many inputs, -1: whole rows (128)\n"
+    "  --budget BITS   of the average weight, and that table (4.25, 4.5, 5)\n"
     "  --bits N        2, 3, 4 or 8 (4)\n"
     "  --ggml FILE     llama.cpp's libggml-base.so\n"
     "  --layers N      only the first N layers: quicker\n"
@@ -63,6 +66,13 @@ static bool add_group(settings *set, const char *value, failure *why)
     return true;
 }
 
+static bool add_budget(settings *set, const char *value, failure *why)
+{
+    if (set->options.budgets_count == MOST) return fail(why, "no more than %d budgets, please", MOST);
+    return parse_real("--budget", value, 1, 16,
+                      &set->budgets[set->options.budgets_count++], why);
+}
+
 static bool parse_option(settings *set, const char *option, const char *value, failure *why)
 {
     long n = 0;
@@ -70,6 +80,7 @@ static bool parse_option(settings *set, const char *option, const char *value, f
     if (!value) return fail(why, "%s needs a value, or is no option; see --help", option);
     if (strcmp(option, "--table") == 0) return add_table(set, value, why);
     if (strcmp(option, "--group") == 0) return add_group(set, value, why);
+    if (strcmp(option, "--budget") == 0) return add_budget(set, value, why);
     if (strcmp(option, "--ggml") == 0) {
         set->options.ggml = value;
     } else if (strcmp(option, "--bits") == 0) {
@@ -86,6 +97,19 @@ static bool parse_option(settings *set, const char *option, const char *value, f
     return true;
 }
 
+/*  What was not asked for: a table, and what it is about. */
+static void fill_in(settings *set)
+{
+    static const double budgets[3] = { 4.25, 4.5, 5 };
+
+    if (set->tables_count == 0)
+        set->tables[set->tables_count++] = set->options.budgets_count ? print_budgets : print_methods;
+    if (set->options.groups_count == 0) set->groups[set->options.groups_count++] = 128;
+    if (set->options.budgets_count > 0) return;
+    memcpy(set->budgets, budgets, sizeof budgets);
+    set->options.budgets_count = 3;
+}
+
 static bool parse(int count, char **arguments, settings *set, failure *why)
 {
     const char **files[3] = { &set->study.model, &set->study.calibration, &set->study.text };
@@ -95,6 +119,7 @@ static bool parse(int count, char **arguments, settings *set, failure *why)
     set->study.damping = 0.03;
     set->options.bits = 4;
     set->options.groups = set->groups;
+    set->options.budgets = set->budgets;
     for (i = 1; i < count; i++) {
         if (strncmp(arguments[i], "--", 2) != 0) {
             if (named == 3) return fail(why, "what is %s? see --help", arguments[i]);
@@ -104,8 +129,7 @@ static bool parse(int count, char **arguments, settings *set, failure *why)
             if (!parse_option(set, option, i < count ? arguments[i] : NULL, why)) return false;
         }
     }
-    if (set->options.groups_count == 0) set->groups[set->options.groups_count++] = 128;
-    if (set->tables_count == 0) set->tables[set->tables_count++] = print_methods;
+    fill_in(set);
     return named == 3 ? true : fail(why, "a model and two texts, please; see --help");
 }
 

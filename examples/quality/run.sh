@@ -16,10 +16,11 @@ if [ -z "${TEXT:-}" ]; then cat "$data/heldout.txt" "$data/calibration.txt" >"$t
 
 everything=''
 case " $* " in
-    *' --table '* | *' --group '* | *' --bits '* | *' --layers '*) ;;
+    *' --table '* | *' --group '* | *' --bits '* | *' --budget '* | *' --layers '*) ;;
     *)
         everything=yes
-        set -- --table methods --group 128 --group 64 --table groups --table bits --table ggml "$@"
+        set -- --table methods --group 128 --group 64 --table groups --table bits --table ggml \
+            --table budget "$@"
 esac
 case " $* " in
     *' ggml '*)                         # without it the program says what is left out

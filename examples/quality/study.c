@@ -11,7 +11,7 @@ static bool check(awq_status status, const char *what, failure *why)
     return status == AWQ_OK ? true : fail(why, "%s: %s", what, awq_status_string(status));
 }
 
-static size_t first_linear(size_t input)
+size_t study_first(size_t input)
 {
     return input / INPUTS * LINEARS + group_first((input_group)(input % INPUTS));
 }
@@ -20,7 +20,7 @@ static size_t input_of(size_t which)
 {
     size_t input = which / LINEARS * INPUTS;
 
-    while (which >= first_linear(input) + group_count((input_group)(input % INPUTS))) input++;
+    while (which >= study_first(input) + group_count((input_group)(input % INPUTS))) input++;
     return input;
 }
 
@@ -73,7 +73,7 @@ static bool start_inputs(const study *s, evidence *e, failure *why)
     e->memory = calloc(s->inputs, sizeof *e->memory);
     if (!e->inputs || !e->memory) return fail(why, "out of memory");
     for (i = 0; i < s->inputs; i++) {
-        size_t in = s->model.e.linears[first_linear(i)].in_features, size = awq_stats_size(in, 0, 1);
+        size_t in = s->model.e.linears[study_first(i)].in_features, size = awq_stats_size(in, 0, 1);
         e->memory[i] = malloc(size);
         if (!e->memory[i]) return fail(why, "out of memory");
         if (!check(awq_stats_init(&e->inputs[i], in, 0, 1, 0, e->memory[i], size), "statistics", why))
@@ -241,7 +241,7 @@ bool study_conclude(study *s, result *r, failure *why)
 
 static sharing shared_by(const study *s, size_t input)
 {
-    size_t group = input % INPUTS, first = first_linear(input), i;
+    size_t group = input % INPUTS, first = study_first(input), i;
     sharing all;
 
     memset(&all, 0, sizeof all);

@@ -9,6 +9,8 @@ typedef struct table_options {
     const long *groups;         /* group sizes, a table of methods for each */
     size_t groups_count;
     const char *ggml;           /* libggml-base, or NULL */
+    const double *budgets;      /* bits per weight */
+    size_t budgets_count;
 } table_options;
 
 typedef bool table(study *s, const table_options *options, failure *why);
@@ -19,5 +21,7 @@ table print_methods;
 table print_groups, print_bits;
 /*  The best method beside llama.cpp's types; without its library the rows are left out, in words. */
 table print_ggml;
+/*  Group sizes mixed by sensitivity, for every budget, beside one for all. */
+table print_budgets;
 
 #endif
