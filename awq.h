@@ -3844,8 +3844,7 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
     return AWQ_OK;
 }
 
-/* From a linear's choice to the offer that saves most error per byte. slope: error per byte; 0: there
-   is no such offer. */
+/* From a linear's choice to the offer that saves most error per byte; slope 0: there is none. */
 typedef struct awq__step {
     double slope;
     size_t linear, offer;
