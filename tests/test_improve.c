@@ -683,6 +683,18 @@ static double largest_saving(const awq_offer *offers, size_t linears, size_t for
     return largest;
 }
 
+/*  Nothing that a single linear would rather have fits in what is left.                          */
+static void assert_nothing_fits(const awq_offer *offers, const size_t *choice, size_t linears,
+                                size_t formats, uint64_t left)
+{
+    size_t i, j;
+    for (i = 0; i < linears; i++)
+        for (j = 0; j < formats; j++) {
+            const awq_offer *has = &offers[i * formats + choice[i]], *other = &offers[i * formats + j];
+            if (other->error < has->error) assert_true(other->bytes > has->bytes + left);
+        }
+}
+
 TEST(allotted_errors_are_near_the_least)
 {
     pool p = { 0 };
@@ -710,6 +722,7 @@ TEST(allotted_errors_are_near_the_least)
         sum = sum_of(offers, choice, linears, formats);
         assert_true(sum.bytes == got.bytes && got.bytes <= budget);
         assert_close(got.error, sum.error, 1e-12);
+        assert_nothing_fits(offers, choice, linears, formats, budget - got.bytes);
         assert_true(got.error >= least - 1e-12 && got.bound <= least + 1e-12);
         assert_true(got.error - got.bound <= largest_saving(offers, linears, formats) + 1e-12);
         exact += got.error <= least + 1e-12;
