@@ -605,6 +605,32 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
                             awq_tensor *tensor, void *scratch, size_t scratch_size,
                             const awq_parallel *parallel, awq_where *where);
 
+/*  One way to store a linear: what it takes, and what it loses in units that add up over linears.
+    An infinite error stands for a way that this linear does not have.                            */
+typedef struct awq_offer { uint64_t bytes; double error; } awq_offer;
+
+/*  What the chosen offers take and lose; no choice within the budget loses less than `bound`.    */
+typedef struct awq_allotment { uint64_t bytes; double error, bound; } awq_allotment;
+
+/*  awq_allot  -  the format of each linear, so that all together lose little within a budget
+
+    Formula   min over choices of sum_i offers[i][choice[i]].error, where the bytes are <= budget.
+              From the smallest formats on, the step that saves most error per byte, while it fits;
+              in the end whatever still fits. A budget that the last step fills is used best; else
+              error - bound is less than what the first step that did not fit would have saved.
+    Shapes    offers [linears][formats], in any order; choice [linears]. Linears that must be stored
+              alike are one of them: add up their bytes and errors.
+    Memory    scratch: awq_allot_scratch_size() bytes, aligned for double; 0 from it: overflow
+    Errors    NULL, SHAPE (no linear, no format), MEMORY; DATA: an error is negative or NaN, or all
+              of a linear are infinite (where->row: linear, where->col: format); RANGE: the smallest
+              formats take more than the budget
+    Numerics  the same choice on every machine
+    Source    Sinha and Zoltners, The multiple-choice knapsack problem, 1979                      */
+AWQDEF size_t     awq_allot_scratch_size(size_t linears);
+AWQDEF awq_status awq_allot(const awq_offer *offers, size_t linears, size_t formats,
+                            uint64_t budget, void *scratch, size_t scratch_size, size_t *choice,
+                            awq_allotment *result, awq_where *where);
+
 #endif /* AWQ_INFERENCE_ONLY */
 
 /* =================================================================================================
@@ -3860,6 +3886,146 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
     task.work = awq__arena_of(scratch).base;
     task.work_size = awq__round_work(weight.cols);
     awq__run(parallel, weight.rows, AWQ__ROUND_STEP, awq__round_range, &task);
+    return AWQ_OK;
+}
+
+/* From a linear's choice to the offer that saves most error per byte; slope 0: there is none. */
+typedef struct awq__step {
+    double slope;
+    size_t linear, offer;
+} awq__step;
+
+static awq__step awq__best_step(const awq_offer *offers, size_t formats, size_t linear,
+                                size_t from) {
+    const awq_offer *of = offers + linear * formats;
+    awq__step best;
+    size_t i;
+    best.slope = 0;
+    best.linear = linear;
+    best.offer = from;
+    for (i = 0; i < formats; i++) {
+        double saved = of[from].error - of[i].error, slope;
+        if (of[i].bytes <= of[from].bytes || !(saved > 0)) continue;
+        slope = saved / (double)(of[i].bytes - of[from].bytes);
+        if (slope < best.slope) continue;
+        if (slope > best.slope || of[i].bytes < of[best.offer].bytes) best.offer = i;
+        best.slope = slope;
+    }
+    return best;
+}
+
+static int awq__comes_before(awq__step a, awq__step b) {
+    return a.slope > b.slope || (!(a.slope < b.slope) && a.linear < b.linear);
+}
+
+/* Lets heap[at] sink to where it belongs; the best step is heap[0]. */
+static void awq__let_sink(awq__step *heap, size_t count, size_t at) {
+    awq__step sinking = heap[at];
+    size_t child;
+    for (; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && awq__comes_before(heap[child + 1], heap[child])) child++;
+        if (!awq__comes_before(heap[child], sinking)) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = sinking;
+}
+
+/* The smallest offer, of equals the one that loses least; `formats` if all errors are infinite. */
+static size_t awq__smallest_offer(const awq_offer *of, size_t formats) {
+    size_t best = formats, i;
+    for (i = 0; i < formats; i++) {
+        if (of[i].error > DBL_MAX) continue;
+        if (best == formats || of[i].bytes < of[best].bytes ||
+            (of[i].bytes == of[best].bytes && of[i].error < of[best].error))
+            best = i;
+    }
+    return best;
+}
+
+/* The offer that loses least of those that take at most `left` more than `from`. */
+static size_t awq__largest_offer(const awq_offer *of, size_t formats, size_t from, uint64_t left) {
+    size_t best = from, i;
+    for (i = 0; i < formats; i++)
+        if (of[i].error < of[best].error &&
+            (of[i].bytes <= of[from].bytes || of[i].bytes - of[from].bytes <= left))
+            best = i;
+    return best;
+}
+
+static awq_status awq__check_offers(const awq_offer *offers, size_t linears, size_t formats,
+                                    uint64_t budget, awq_where *where) {
+    size_t i, j;
+    int fits = 1;
+    for (i = 0; i < linears; i++) {
+        const awq_offer *of = offers + i * formats;
+        for (j = 0; j < formats; j++)
+            if (!(of[j].error >= 0)) return awq__fail(where, AWQ_ERR_DATA, 0, i, j);
+        j = awq__smallest_offer(of, formats);
+        if (j == formats) return awq__fail(where, AWQ_ERR_DATA, 0, i, 0);
+        fits = fits && of[j].bytes <= budget;
+        if (fits) budget -= of[j].bytes;
+    }
+    return fits ? AWQ_OK : AWQ_ERR_RANGE;
+}
+
+/* Takes the best steps while there are any that fit; returns what is left of the budget. *bound: no
+   choice has less error, by the part of the first step that fits; huge: all steps do. */
+static uint64_t awq__take_steps(const awq_offer *offers, size_t linears, size_t formats,
+                                awq__step *heap, uint64_t left, size_t *choice, double error,
+                                double *bound) {
+    *bound = DBL_MAX;
+    while (heap[0].slope > 0) {
+        awq__step step = heap[0];
+        const awq_offer *of = offers + step.linear * formats, *from = of + choice[step.linear];
+        uint64_t more = of[step.offer].bytes - from->bytes;
+        if (more <= left) {
+            left -= more;
+            error -= from->error - of[step.offer].error;
+            choice[step.linear] = step.offer;
+            heap[0] = awq__best_step(offers, formats, step.linear, step.offer);
+        } else {
+            if (*bound >= DBL_MAX) *bound = error - step.slope * (double)left;
+            heap[0].slope = 0;
+        }
+        awq__let_sink(heap, linears, 0);
+    }
+    return left;
+}
+
+AWQDEF size_t awq_allot_scratch_size(size_t linears) {
+    return awq__size_or_0(awq__mul(linears, sizeof(awq__step)));
+}
+
+AWQDEF awq_status awq_allot(const awq_offer *offers, size_t linears, size_t formats,
+                            uint64_t budget, void *scratch, size_t scratch_size, size_t *choice,
+                            awq_allotment *result, awq_where *where) {
+    awq__step *heap = (awq__step *)scratch;
+    uint64_t left = budget;
+    double error = 0;
+    size_t size = awq_allot_scratch_size(linears), i;
+    if (!offers || !scratch || !choice || !result) return AWQ_ERR_NULL;
+    if (linears == 0 || formats == 0) return AWQ_ERR_SHAPE;
+    if (size == 0 || scratch_size < size || !awq__is_aligned(scratch, sizeof(double)))
+        return AWQ_ERR_MEMORY;
+    AWQ__TRY(awq__check_offers(offers, linears, formats, budget, where));
+    for (i = 0; i < linears; i++) {
+        choice[i] = awq__smallest_offer(offers + i * formats, formats);
+        left -= offers[i * formats + choice[i]].bytes;
+        error += offers[i * formats + choice[i]].error;
+        heap[i] = awq__best_step(offers, formats, i, choice[i]);
+    }
+    for (i = linears / 2; i-- > 0;) awq__let_sink(heap, linears, i);
+    left = awq__take_steps(offers, linears, formats, heap, left, choice, error, &result->bound);
+    for (i = 0, error = 0; i < linears; i++) {
+        const awq_offer *of = offers + i * formats;
+        size_t better = awq__largest_offer(of, formats, choice[i], left);
+        left -= of[better].bytes - of[choice[i]].bytes;
+        choice[i] = better;
+        error += of[better].error;
+    }
+    result->bytes = budget - left;
+    result->error = error;
+    if (result->bound > error) result->bound = error;
     return AWQ_OK;
 }
 
