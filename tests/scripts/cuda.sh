@@ -34,6 +34,7 @@ compile_for() {
     [[ $1 != ptx ]] || code=arch=compute_80,code=compute_80
     "${nvcc[@]}" -gencode "$code" -Xptxas -v -o "$output" "$sources/cuda_implementation.cu" \
         >"$log" 2>&1 || { cat "$log"; fail "does not compile for $1"; }
+    ! grep -E 'wgmma.*serialized' "$log" >&2 || fail "ptxas lets wgmma wait for one another: see above"
     [[ $1 != ptx ]] || return 0
     registers "$log" | sort -k2,2 -k3 >"$scratch/registers"
     [[ -s $scratch/registers ]] || fail "ptxas said nothing of registers"
