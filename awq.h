@@ -249,7 +249,9 @@ typedef struct awq_stats {
                                then the merged sketch is that of one pass, to within rounding     */
     uint64_t  count;        /* tokens of weight > 0                                               */
     double    weight;       /* sum of w                                                           */
+    int       is_centred;   /* see awq_stats_centre()                                             */
     float    *abs_max;      /* [in_features]               max |x| (not weighted)                 */
+    double   *sum;          /* [in_features]               sum w x                                */
     double   *abs_sum;      /* [in_features]               sum w |x|                              */
     double   *sq_sum;       /* [in_features]               sum w x^2                              */
     float    *sketch;       /* [sketch_rows][in_features]  sum sign sqrt(w) x, or NULL            */
@@ -270,8 +272,8 @@ AWQDEF awq_status awq_stats_init(awq_stats *stats, size_t in_features, size_t sk
 /*  awq_stats_add  -  add a batch of tokens
 
     Shapes    x (tokens, in_features) any dtype; token_weight [tokens] >= 0, or NULL for 1
-    Errors    NULL, SHAPE, DTYPE; DATA: where->row is the token (where->col = in_features: its
-              weight). A batch with bad data changes nothing.
+    Errors    NULL, SHAPE, DTYPE, CONFIG (centred); DATA: where->row is the token (where->col =
+              in_features: its weight). A batch with bad data changes nothing.
     Threads   one call at a time per stats; give each thread its own and merge, or pass a parallel.
     Numerics  sums in double; sketch and Gram in fp32, the Gram over 128 tokens of a call at a time,
               then added: its last bits depend on how tokens are cut into calls
@@ -283,14 +285,26 @@ AWQDEF awq_status awq_stats_add(const awq_kernels *k, awq_stats *stats, awq_matr
 
 /*  awq_stats_merge  -  into += from, for shards of the same shape (sketch and Gram in both or none)
 
-    Errors    NULL, SHAPE                                                                         */
+    Errors    NULL, SHAPE, CONFIG (one of them is centred)                                        */
 AWQDEF awq_status awq_stats_merge(awq_stats *into, const awq_stats *from);
 
-/*  awq_stats_get  -  one number per channel: max |x|, mean |x| or mean x^2 (0 if no token was seen)
+/*  awq_stats_centre  -  take the mean out of the Gram matrix, or put it back
+
+    For linears with a bias: the error of the mean output can go there (awq_shift_bias), so only
+    what varies from token to token must be kept small. Changes nothing but the Gram matrix, and
+    nothing if it is so already; tokens and shards are added before.
+    Formula   gram -= sum_i sum_j / weight;  on = 0: +=, which brings the sums back to a rounding
+    Errors    NULL (also: no Gram matrix)                                                         */
+AWQDEF awq_status awq_stats_centre(awq_stats *stats, int on);
+
+/*  awq_stats_get  -  one number per channel: max |x|, mean |x|, mean x^2 or mean x (0 if no token
+                      was seen)
 
     Shapes    out [in_features]
     Errors    NULL, CONFIG                                                                        */
-typedef enum awq_statistic { AWQ_ABS_MAX = 0, AWQ_ABS_MEAN = 1, AWQ_SQ_MEAN = 2 } awq_statistic;
+typedef enum awq_statistic {
+    AWQ_ABS_MAX = 0, AWQ_ABS_MEAN = 1, AWQ_SQ_MEAN = 2, AWQ_MEAN = 3
+} awq_statistic;
 AWQDEF awq_status awq_stats_get(const awq_stats *stats, awq_statistic which, float *out);
 
 /* =================================================================================================
@@ -629,6 +643,20 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
                             const awq_hessian *hessian, awq_matrix weight, const float *scale,
                             awq_tensor *tensor, void *scratch, size_t scratch_size,
                             const awq_parallel *parallel, awq_where *where);
+
+/*  awq_shift_bias  -  what rounding does to the mean output goes into the bias
+
+    Formula   bias[r] += sum_c (w - (q - zero) * scale of the group / s[c]) mean[c], in double
+    Shapes    weight (out_features, in_features); scale [in_features] or NULL; mean [in_features] of
+              x, AWQ_MEAN of awq_stats_get; bias [out_features], read and written
+    Range     any rows
+    Errors    NULL, SHAPE, CONFIG, DTYPE, RANGE; DATA (where->matrix: 0 weight; 1 mean, scale or
+              bias; the row or column)
+    Threads   disjoint ranges may run at once
+    Source    Nagel et al., Data-free quantization, 2019, sec. 4.2 */
+AWQDEF awq_status awq_shift_bias(awq_matrix weight, const float *scale, const float *mean,
+                                 const awq_tensor *tensor, float *bias, size_t row_begin,
+                                 size_t row_end, awq_where *where);
 
 /*  One way to store a linear: what it takes, and what it loses in units that add up over linears.
     An infinite error stands for a way that this linear does not have.                            */
@@ -1385,6 +1413,7 @@ static size_t awq__block_tokens(int with_gram) { return with_gram ? AWQ__BLOCK :
 
 static void awq__stats_layout(awq_stats *s, awq__arena *arena, size_t in, size_t sketch_rows,
                               int with_gram) {
+    s->sum = (double *)awq__take(arena, in, sizeof(double));
     s->abs_sum = (double *)awq__take(arena, in, sizeof(double));
     s->sq_sum = (double *)awq__take(arena, in, sizeof(double));
     s->abs_max = (float *)awq__take(arena, in, sizeof(float));
@@ -1444,6 +1473,7 @@ static void awq__batch_moments(void *arg, size_t begin, size_t end, size_t worke
         for (c = begin; c < end; c++) {
             float a = awq__abs(x[c]);
             s->abs_max[c] = a > s->abs_max[c] ? a : s->abs_max[c];
+            s->sum[c] += w * (double)x[c];
             s->abs_sum[c] += w * (double)a;
             s->sq_sum[c] += w * ((double)a * (double)a);
             x[c] *= root;
@@ -1556,6 +1586,7 @@ AWQDEF awq_status awq_stats_add(const awq_kernels *k, awq_stats *stats, awq_matr
     awq__batch batch;
     size_t row;
     if (!k || !stats || !stats->abs_max) return AWQ_ERR_NULL;
+    if (stats->is_centred) return AWQ_ERR_CONFIG;
     AWQ__TRY(awq__check_matrix(x));
     AWQ__TRY(awq__check_parallel(parallel));
     if (x.rows && x.cols != stats->in_features) return AWQ_ERR_SHAPE;
@@ -1583,10 +1614,12 @@ AWQDEF awq_status awq_stats_merge(awq_stats *into, const awq_stats *from) {
     if (from->in_features != n || into->sketch_rows != from->sketch_rows ||
         !into->gram != !from->gram)
         return AWQ_ERR_SHAPE;
+    if (into->is_centred || from->is_centred) return AWQ_ERR_CONFIG;
     into->count += from->count;
     into->weight += from->weight;
     for (i = 0; i < n; i++) {
         if (from->abs_max[i] > into->abs_max[i]) into->abs_max[i] = from->abs_max[i];
+        into->sum[i] += from->sum[i];
         into->abs_sum[i] += from->abs_sum[i];
         into->sq_sum[i] += from->sq_sum[i];
     }
@@ -1595,18 +1628,37 @@ AWQDEF awq_status awq_stats_merge(awq_stats *into, const awq_stats *from) {
     return AWQ_OK;
 }
 
+AWQDEF awq_status awq_stats_centre(awq_stats *stats, int on) {
+    size_t i, j, in;
+    double sign = on ? -1 : 1;
+    if (!stats || !stats->gram) return AWQ_ERR_NULL;
+    if (!stats->is_centred == !on || !(stats->weight > 0)) return AWQ_OK;
+    in = stats->in_features;
+    for (i = 0; i < in; i++) {
+        double mean = sign * stats->sum[i] / stats->weight;
+        float *row = stats->gram + i * in;
+        for (j = i; j < in; j++) row[j] = (float)((double)row[j] + mean * stats->sum[j]);
+        if (row[i] < 0) row[i] = 0;
+    }
+    stats->is_centred = on != 0;
+    return AWQ_OK;
+}
+
 AWQDEF awq_status awq_stats_get(const awq_stats *stats, awq_statistic which, float *out) {
+    const double *sum;
     double tokens;
     size_t i;
     if (!stats || !stats->abs_max || !out) return AWQ_ERR_NULL;
-    if (which != AWQ_ABS_MAX && which != AWQ_ABS_MEAN && which != AWQ_SQ_MEAN)
-        return AWQ_ERR_CONFIG;
+    if ((unsigned)which > AWQ_MEAN) return AWQ_ERR_CONFIG;
+    if (which == AWQ_ABS_MAX) {
+        memcpy(out, stats->abs_max, stats->in_features * sizeof *out);
+        return AWQ_OK;
+    }
+    sum = which == AWQ_ABS_MEAN ? stats->abs_sum
+          : which == AWQ_MEAN   ? stats->sum
+                                : stats->sq_sum;
     tokens = stats->weight > 0 ? stats->weight : 1;
-    for (i = 0; i < stats->in_features; i++)
-        out[i] =
-            which == AWQ_ABS_MAX
-                ? stats->abs_max[i]
-                : (float)((which == AWQ_ABS_MEAN ? stats->abs_sum[i] : stats->sq_sum[i]) / tokens);
+    for (i = 0; i < stats->in_features; i++) out[i] = (float)(sum[i] / tokens);
     return AWQ_OK;
 }
 /* =================================================================================================
@@ -3598,7 +3650,7 @@ static double awq__balance_step(awq__balancing *b) {
     return largest;
 }
 
-static void awq__center_scale(float *scale, size_t in) {
+static void awq__centre_scale(float *scale, size_t in) {
     double mean = 0;
     size_t c;
     for (c = 0; c < in; c++) mean += log((double)scale[c]) / (double)in;
@@ -3651,7 +3703,7 @@ AWQDEF awq_status awq_balance(const awq_kernels *k, awq_quant quant, awq_tie tie
         awq__share_pulls(&b, tie);
         if (awq__balance_step(&b) < AWQ__BALANCED) break;
     }
-    awq__center_scale(scale, b.in);
+    awq__centre_scale(scale, b.in);
     return AWQ_OK;
 }
 
@@ -4150,6 +4202,62 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
     awq__run(parallel, weight.rows, AWQ__ROUND_STEP, awq__round_range, &task);
     return AWQ_OK;
 }
+
+/* ---- biases ---------------------------------------------------------------------------------- */
+
+/* sum_c (w - What) mean[c] of one row; NaN or infinite where something read is. */
+static double awq__mean_error(awq_matrix weight, const float *scale, const float *mean,
+                              const awq_tensor *t, size_t row) {
+    size_t in = weight.cols, size = awq__group_size(in, t->quant.group_size), col, n, i;
+    size_t groups = awq__ceil_div(in, size);
+    float w[AWQ__CHUNK];
+    double sum = 0;
+    for (col = 0; col < in; col += n) {
+        awq__grid grid = awq__get_grid(t, row * groups + col / size);
+        n = awq__min(awq__min(AWQ__CHUNK, in - col), size - col % size);
+        awq__load_row(weight, row, col, n, w);
+        for (i = 0; i < n; i++) {
+            float u = ((float)t->q[row * in + col + i] - grid.zero) * grid.scale;
+            double what = scale ? (double)u / (double)scale[col + i] : (double)u;
+            sum += ((double)w[i] - what) * (double)mean[col + i];
+        }
+    }
+    return sum;
+}
+
+static awq_status awq__check_shift(awq_matrix weight, const float *scale, const float *mean,
+                                   const awq_tensor *tensor, const float *bias, size_t row_begin,
+                                   size_t row_end, awq_where *where) {
+    size_t i;
+    if (!mean || !bias) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_tensor(tensor));
+    AWQ__TRY(awq__check_weight(weight, tensor->in_features));
+    if (weight.rows != tensor->out_features) return AWQ_ERR_SHAPE;
+    AWQ__TRY(awq__check_range(row_begin, row_end, weight.rows, 1));
+    for (i = 0; i < weight.cols; i++)
+        if (!awq__is_finite(mean[i]) || (scale && !awq__is_scale(scale[i])))
+            return awq__fail(where, AWQ_ERR_DATA, 1, 0, i);
+    for (i = row_begin; i < row_end; i++)
+        if (!awq__is_finite(bias[i])) return awq__fail(where, AWQ_ERR_DATA, 1, i, 0);
+    return AWQ_OK;
+}
+
+AWQDEF awq_status awq_shift_bias(awq_matrix weight, const float *scale, const float *mean,
+                                 const awq_tensor *tensor, float *bias, size_t row_begin,
+                                 size_t row_end, awq_where *where) {
+    size_t row;
+    AWQ__TRY(awq__check_shift(weight, scale, mean, tensor, bias, row_begin, row_end, where));
+    for (row = row_begin; row < row_end; row++)
+        if (!awq__is_finite((float)((double)bias[row] +
+                                    awq__mean_error(weight, scale, mean, tensor, row))))
+            return awq__fail(where, AWQ_ERR_DATA, 0, row, 0);
+    for (row = row_begin; row < row_end; row++)
+        bias[row] = (float)((double)bias[row] +
+                            awq__mean_error(weight, scale, mean, tensor, row));
+    return AWQ_OK;
+}
+
+/* ---- formats within a budget ----------------------------------------------------------------- */
 
 /* From a linear's choice to the offer that saves most error per byte; slope 0: there is none. */
 typedef struct awq__step {

@@ -141,7 +141,7 @@ typedef struct awq_cuda_stats {
     uint64_t  first_token;  /* as in awq_stats; 0, or set it before the first token               */
     uint64_t *count;        /* [1]                                                                */
     double   *weight;       /* [1]                                                                */
-    double   *abs_sum, *sq_sum;     /* [in_features]                                              */
+    double   *sum, *abs_sum, *sq_sum;   /* [in_features]                                          */
     float    *abs_max;      /* [in_features]                                                      */
     float    *sketch;       /* [sketch_rows][in_features] or NULL                                 */
     void     *tokens;       /* workspace                                                          */
@@ -845,7 +845,7 @@ static __global__ void __launch_bounds__(64) awq_cuda__add_moments(awq_cuda__sta
     const awq_cuda__token *tokens = static_cast<const awq_cuda__token *>(s.tokens);
     if (c >= s.in_features) return;
     float abs_max = s.abs_max[c];
-    double abs_sum = s.abs_sum[c], sq_sum = s.sq_sum[c];
+    double sum = s.sum[c], abs_sum = s.abs_sum[c], sq_sum = s.sq_sum[c];
 #pragma unroll 4
     for (unsigned t = 0; t < job.tokens; t++) {
         const awq_cuda__token token = tokens[t];
@@ -854,6 +854,7 @@ static __global__ void __launch_bounds__(64) awq_cuda__add_moments(awq_cuda__sta
         const float a = x < 0 ? -x : x;
         const double w = static_cast<double>(token.weight), wide = static_cast<double>(a);
         if (!(a <= abs_max) && abs_max == abs_max) abs_max = a; /* a NaN stays */
+        sum = __dadd_rn(sum, __dmul_rn(w, static_cast<double>(x)));
         abs_sum = __dadd_rn(abs_sum, __dmul_rn(w, wide));
         sq_sum = __dadd_rn(sq_sum, __dmul_rn(w, __dmul_rn(wide, wide)));
         if (!s.sketch) continue;
@@ -861,6 +862,7 @@ static __global__ void __launch_bounds__(64) awq_cuda__add_moments(awq_cuda__sta
         *at = __fadd_rn(*at, __fmul_rn(token.sign, __fmul_rn(x, token.root)));
     }
     s.abs_max[c] = abs_max;
+    s.sum[c] = sum;
     s.abs_sum[c] = abs_sum;
     s.sq_sum[c] = sq_sum;
 }
@@ -869,8 +871,8 @@ static __global__ void __launch_bounds__(64) awq_cuda__add_moments(awq_cuda__sta
 
 AWQDEF size_t awq_cuda_stats_size(size_t in_features, size_t sketch_rows) {
     if (in_features == 0 || in_features > 0x7fffffffu) return 0;
-    if (sketch_rows > (SIZE_MAX - AWQ_CUDA__STATS_FIXED) / in_features / 4 - 5) return 0;
-    return AWQ_CUDA__STATS_FIXED + in_features * (20 + 4 * sketch_rows);
+    if (sketch_rows > (SIZE_MAX - AWQ_CUDA__STATS_FIXED) / in_features / 4 - 7) return 0;
+    return AWQ_CUDA__STATS_FIXED + in_features * (28 + 4 * sketch_rows);
 }
 
 AWQDEF awq_status awq_cuda_stats_init(awq_cuda *cuda, awq_cuda_stats *stats, size_t in_features,
@@ -888,7 +890,8 @@ AWQDEF awq_status awq_cuda_stats_init(awq_cuda *cuda, awq_cuda_stats *stats, siz
     stats->count = reinterpret_cast<uint64_t *>(bytes);
     stats->weight = reinterpret_cast<double *>(bytes + 8);
     stats->tokens = bytes + 16;
-    stats->abs_sum = reinterpret_cast<double *>(bytes + AWQ_CUDA__STATS_FIXED);
+    stats->sum = reinterpret_cast<double *>(bytes + AWQ_CUDA__STATS_FIXED);
+    stats->abs_sum = stats->sum + in_features;
     stats->sq_sum = stats->abs_sum + in_features;
     stats->abs_max = reinterpret_cast<float *>(stats->sq_sum + in_features);
     stats->sketch = sketch_rows ? stats->abs_max + in_features : NULL;
@@ -934,15 +937,16 @@ AWQDEF awq_status awq_cuda_stats_copy(awq_cuda *cuda, const awq_cuda_stats *from
     if (to->in_features != n || to->sketch_rows != from->sketch_rows ||
         to->sketch_seed != from->sketch_seed || to->first_token != from->first_token || to->gram)
         return AWQ_ERR_SHAPE;
-    struct { void *to; const void *from; size_t size; } copies[6] = {
+    struct { void *to; const void *from; size_t size; } copies[7] = {
         { &to->count, from->count, 8 },
         { &to->weight, from->weight, 8 },
+        { to->sum, from->sum, n * 8 },
         { to->abs_sum, from->abs_sum, n * 8 },
         { to->sq_sum, from->sq_sum, n * 8 },
         { to->abs_max, from->abs_max, n * 4 },
         { to->sketch, from->sketch, n * from->sketch_rows * 4 }
     };
-    for (int i = 0; i < (from->sketch ? 6 : 5); i++)
+    for (int i = 0; i < (from->sketch ? 7 : 6); i++)
         AWQ_CUDA__TRY(awq_cuda__failed(
             cuda, AWQ_CUDA_API(MemcpyAsync)(copies[i].to, copies[i].from, copies[i].size,
                                             AWQ_CUDA_API(MemcpyDeviceToHost), cuda->stream)));

@@ -483,6 +483,7 @@ static int compare_findings(const study *s, const findings *a, const findings *b
     int failures = 0, loss;
     CHECK(a->stats.count == b->stats.count, "tokens");
     CHECK(memcmp(a->stats.abs_max, b->stats.abs_max, n * sizeof(float)) == 0, "maxima");
+    CHECK(memcmp(a->stats.sum, b->stats.sum, n * sizeof(double)) == 0, "signed sums");
     CHECK(close_doubles(a->stats.abs_sum, b->stats.abs_sum, n, 1e-12), "sums");
     CHECK(close_doubles(a->stats.sq_sum, b->stats.sq_sum, n, 1e-12), "squares");
     CHECK(close_floats(a->stats.sketch, b->stats.sketch, s->sketch_rows * n, 1e-5), "sketch");

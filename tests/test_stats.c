@@ -41,6 +41,7 @@ static void assert_same_stats(const awq_stats *a, const awq_stats *b)
     assert_true(a->count == b->count);
     assert_memory_equal(&a->weight, &b->weight, sizeof a->weight);
     assert_memory_equal(a->abs_max, b->abs_max, n * sizeof *a->abs_max);
+    assert_memory_equal(a->sum, b->sum, n * sizeof *a->sum);
     assert_memory_equal(a->abs_sum, b->abs_sum, n * sizeof *a->abs_sum);
     assert_memory_equal(a->sq_sum, b->sq_sum, n * sizeof *a->sq_sum);
     assert_memory_equal(a->sketch, b->sketch, n * a->sketch_rows * sizeof *a->sketch);

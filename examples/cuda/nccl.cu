@@ -104,6 +104,7 @@ static void reduce_stats(std::vector<rank> &ranks) {
         cudaStream_t stream = r.cuda.stream;
         need(ncclAllReduce(s.count, s.count, 1, ncclUint64, ncclSum, r.comm, stream), "count");
         need(ncclAllReduce(s.weight, s.weight, 1, ncclDouble, ncclSum, r.comm, stream), "weight");
+        need(ncclAllReduce(s.sum, s.sum, IN, ncclDouble, ncclSum, r.comm, stream), "means");
         need(ncclAllReduce(s.abs_sum, s.abs_sum, IN, ncclDouble, ncclSum, r.comm, stream), "sums");
         need(ncclAllReduce(s.sq_sum, s.sq_sum, IN, ncclDouble, ncclSum, r.comm, stream), "squares");
         need(ncclAllReduce(s.abs_max, s.abs_max, IN, ncclFloat, ncclMax, r.comm, stream), "maxima");

@@ -115,6 +115,7 @@ static void add_shards(job *j, const awq_stats *shard, size_t shards, awq_stats 
     for (i = 0; i < in; i++)
         if (shard->abs_max[i] > total->abs_max[i]) total->abs_max[i] = shard->abs_max[i];
     team_add(j->t, DOUBLES, &shard->weight, shards, &total->weight, 1);
+    team_add(j->t, DOUBLES, shard->sum, shards, total->sum, in);
     team_add(j->t, DOUBLES, shard->abs_sum, shards, total->abs_sum, in);
     team_add(j->t, DOUBLES, shard->sq_sum, shards, total->sq_sum, in);
     team_add(j->t, FLOATS, shard->sketch, shards, total->sketch, in * total->sketch_rows);
@@ -128,6 +129,7 @@ static void complete_sums(job *j, awq_stats *total)
     total->count = team_count(j->t, total->count);
     team_max(j->t, total->abs_max, in);
     team_complete(j->t, DOUBLES, &total->weight, 1);
+    team_complete(j->t, DOUBLES, total->sum, in);
     team_complete(j->t, DOUBLES, total->abs_sum, in);
     team_complete(j->t, DOUBLES, total->sq_sum, in);
     team_complete(j->t, FLOATS, total->sketch, in * total->sketch_rows);

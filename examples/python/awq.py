@@ -67,8 +67,9 @@ class awq_kernels(Structure):           # internal: room for its tiles, and for 
 class awq_stats(Structure):
     _fields_ = [("in_features", c_size_t), ("sketch_rows", c_size_t), ("sketch_seed", c_uint64),
                 ("first_token", c_uint64), ("count", c_uint64), ("weight", c_double),
-                ("abs_max", c_void_p), ("abs_sum", c_void_p), ("sq_sum", c_void_p),
-                ("sketch", c_void_p), ("gram", c_void_p), ("block", c_void_p)]
+                ("is_centred", c_int), ("abs_max", c_void_p), ("sum", c_void_p),
+                ("abs_sum", c_void_p), ("sq_sum", c_void_p), ("sketch", c_void_p),
+                ("gram", c_void_p), ("block", c_void_p)]
 
 
 class awq_inputs(Structure):

@@ -46,6 +46,7 @@ static void compare_stats(const awq_stats &got, const awq_stats &expected)
     CHECK(got.count == expected.count, "count %d, %d", int(got.count), int(expected.count));
     CHECK(got.weight == expected.weight, "weight %g, %g", got.weight, expected.weight);
     CHECK(!memcmp(got.abs_max, expected.abs_max, n * sizeof(float)), "abs_max");
+    CHECK(!memcmp(got.sum, expected.sum, n * sizeof(double)), "sum");
     CHECK(!memcmp(got.abs_sum, expected.abs_sum, n * sizeof(double)), "abs_sum");
     CHECK(!memcmp(got.sq_sum, expected.sq_sum, n * sizeof(double)), "sq_sum");
     if (got.sketch_rows == 0) return;
