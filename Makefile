@@ -150,7 +150,7 @@ sanitize: tools
 
 test-cuda: tools
 	cmake -S . -B $(BUILD)
-	cmake --build $(BUILD) --parallel $(JOBS) --target test_cuda_emu test_cuda_75 test_cuda_80
+	cmake --build $(BUILD) --parallel $(JOBS) --target test_cuda_emu test_cuda_75 test_cuda_80 test_cuda_90
 	cd $(BUILD) && AWQ_TEST_FULL=1 ctest --output-on-failure --parallel $(JOBS) -R test_cuda
 	bash tests/scripts/cuda.sh 75 80 86 89 90a 100a 120a ptx || test $$? = 77
 
