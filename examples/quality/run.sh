@@ -2,7 +2,8 @@
 # run.sh BUILD [OPTION...]   what `make quality` does: the tables of docs/quality.md
 #
 # First a sentence encoder, then a language model. With options, those of the program, only the
-# tables asked for on the encoder. CALIB and TEXT name files of yours, GGML another libggml-base.so.
+# tables asked for on the encoder; with --perplexity GROUP... only the language model, for those group
+# sizes. CALIB and TEXT name files of yours, GGML another libggml-base.so.
 set -eu
 
 build=$1
@@ -14,6 +15,10 @@ calibration=${CALIB:-$(sh "$here/texts.sh" "$build/models")}
 text=${TEXT:-$build/quality/heldout.txt}
 if [ -z "${TEXT:-}" ]; then cat "$data/heldout.txt" "$data/calibration.txt" >"$text"; fi
 
+if [ "${1:-}" = --perplexity ]; then
+    shift
+    CALIB=$calibration TEXT=$text exec sh "$here/perplexity.sh" "$build" "$@"
+fi
 everything=''
 case " $* " in
     *' --table '* | *' --group '* | *' --bits '* | *' --budget '* | *' --layers '*) ;;
