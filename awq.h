@@ -554,13 +554,14 @@ typedef enum awq_order {
     AWQ_ORDER_COLUMN     = 1    /* from the last to the first                                     */
 } awq_order;
 
-/*  H = sum w x x^T of some inputs, and a factor of it: for every linear that reads them.         */
+/*  H = sum w x x^T of some inputs, and a factor of it: for every linear that reads them. It lives
+    in the Gram matrix of the statistics, which keep one at a time.                               */
 typedef struct awq_hessian {
     size_t       in_features;
-    const float *gram;          /* [in_features][in_features], both triangles                     */
-    float       *factor;        /* the same shape: L, L L^T = H + damping, rows in `order`; above
-                                   the diagonal stands L^T                                        */
-    float       *added;         /* [in_features] the damping of row i                             */
+    const float *gram;          /* [in_features][in_features] H from the diagonal on; below the
+                                   blocks of 128 on the diagonal L, L L^T = H + damping, rows and
+                                   columns in `order`                                             */
+    float       *corners;       /* [ceil(in_features / 128)][128][128] L in those blocks          */
     uint32_t    *order;         /* [in_features] channel of row i; the last row is rounded first  */
 } awq_hessian;
 
@@ -568,10 +569,10 @@ typedef struct awq_hessian {
 
     Formula   L L^T = P (H + damping * mean_c(H_cc / s_c^2) * diag(s^2)) P^T, Cholesky in fp32; a
               pivot below its damping is raised to it
-    Shapes    stats with a Gram matrix, whose lower triangle is filled in; scale [in_features] or
-              NULL; damping 0.01 is usual, > 0
-    Memory    awq_hessian_size() bytes, aligned for float: 4 in_features^2 + 520 per channel;
-              *hessian views it and stats. 0 from it: overflow
+    Shapes    stats with a Gram matrix; scale [in_features] or NULL; damping 0.01 is usual, > 0
+    Memory    awq_hessian_size() bytes, aligned for float: 1 KiB per channel; 0 from it: overflow.
+              L itself is written below the diagonal of stats->gram, where no sums stand: stats
+              stay what they are, *hessian views them, and the next factor takes its place
     Errors    NULL, CONFIG, MEMORY; DATA: a scale is not > 0, or so far from the others that the
               damping of its channel (where->col) is not a normal number
     Threads   work is spread over `parallel`
@@ -586,15 +587,15 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
 
     Formula   per row, q for the tensor's grids so that  d H d^T  is small,  d = What / s - W:
               column by column each rounding error is carried to the columns after it (GPTQ), then
-              `passes` times: if refit, every scale becomes the one that is best for its q; every q
-              moves where that lowers the loss (coordinate descent, in column order)
+              `passes` times, in column order and back: every q moves where that lowers the loss
+              (coordinate descent); if refit, the group's scale then becomes the best for its q
     Shapes    weight (out_features, in_features); scale [in_features] or NULL; tensor: zeros and
               scales are read, q is written, scales too if refit
-    Memory    scratch: awq_round_scratch_size() bytes, aligned for float: 3 KiB per channel and
+    Memory    scratch: awq_round_scratch_size() bytes, aligned for float: 4.7 KiB per channel and
               worker; 0 from it: overflow
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA: a weight, or a scale of the tensor, is not
               finite (> 0)
-    Threads   rows are spread over `parallel`, up to 256 share what they read of H; no result
+    Threads   rows are spread over `parallel`, up to 512 share what they read of H; no result
               depends on the split
     Source    as awq_hessian_init; coordinate descent: Behdin et al., QuantEase, 2023             */
 typedef struct awq_round_config { int passes, refit; } awq_round_config;
@@ -603,6 +604,32 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
                             const awq_hessian *hessian, awq_matrix weight, const float *scale,
                             awq_tensor *tensor, void *scratch, size_t scratch_size,
                             const awq_parallel *parallel, awq_where *where);
+
+/*  One way to store a linear: what it takes, and what it loses in units that add up over linears.
+    An infinite error stands for a way that this linear does not have.                            */
+typedef struct awq_offer { uint64_t bytes; double error; } awq_offer;
+
+/*  What the chosen offers take and lose; no choice within the budget loses less than `bound`.    */
+typedef struct awq_allotment { uint64_t bytes; double error, bound; } awq_allotment;
+
+/*  awq_allot  -  the format of each linear, so that all together lose little within a budget
+
+    Formula   min over choices of sum_i offers[i][choice[i]].error, where the bytes are <= budget.
+              From the smallest formats on, the step that saves most error per byte, while it fits;
+              in the end whatever still fits. A budget that the last step fills is used best; else
+              error - bound is less than what the first step that did not fit would have saved.
+    Shapes    offers [linears][formats], in any order; choice [linears]. Linears that must be stored
+              alike are one of them: add up their bytes and errors.
+    Memory    scratch: awq_allot_scratch_size() bytes, aligned for double; 0 from it: overflow
+    Errors    NULL, SHAPE (no linear, no format), MEMORY; DATA: an error is negative or NaN, or all
+              of a linear are infinite (where->row: linear, where->col: format); RANGE: the smallest
+              formats take more than the budget
+    Numerics  the same choice on every machine
+    Source    Sinha and Zoltners, The multiple-choice knapsack problem, 1979                      */
+AWQDEF size_t     awq_allot_scratch_size(size_t linears);
+AWQDEF awq_status awq_allot(const awq_offer *offers, size_t linears, size_t formats,
+                            uint64_t budget, void *scratch, size_t scratch_size, size_t *choice,
+                            awq_allotment *result, awq_where *where);
 
 #endif /* AWQ_INFERENCE_ONLY */
 
@@ -897,7 +924,7 @@ struct awq_kernels {
     void (*round_errors)(const float *u, size_t n, float inverse, float lowest, float highest,
                          float factor, uint8_t *e);
     void (*grid_sums)(const float *u, const float *ru, const float *r, size_t n, float scale,
-                      float lowest, float highest, float sums[3]);
+                      float zero, float levels, size_t count, float (*sums)[3]);
     void (*add_products)(float *y, size_t y_stride, size_t rows, size_t n, const float *a,
                          size_t a_stride, size_t a_step, const float *x, size_t x_stride,
                          size_t count);
@@ -2933,8 +2960,10 @@ AWQDEF awq_status awq_fake_quantize(const awq_kernels *k, awq_quant quant, awq_m
    ============================================================================================== */
 
 /* sums: of h (v scale - u)^2, of h u v and of h v^2, where v = u / scale to the nearest integer in
-   [lowest, highest], over n inputs, a multiple of AWQ__LANES; r = sqrt(h). */
+   [-zero, levels - zero], over n inputs, a multiple of AWQ__LANES; r = sqrt(h). The same for the
+   zero points after it, `count` of them, at most AWQ__ZEROS. */
 #define AWQ__LANES 16
+#define AWQ__ZEROS 4
 
 static float awq__fold_lanes(float lane[AWQ__LANES]) {
     size_t i, half;
@@ -2944,23 +2973,26 @@ static float awq__fold_lanes(float lane[AWQ__LANES]) {
 }
 
 static void awq__grid_sums_portable(const float *u, const float *ru, const float *r, size_t n,
-                                    float scale, float lowest, float highest, float sums[3]) {
-    float error[AWQ__LANES] = { 0 }, uv[AWQ__LANES] = { 0 }, vv[AWQ__LANES] = { 0 };
+                                    float scale, float zero, float levels, size_t count,
+                                    float (*sums)[3]) {
     const float inverse = 1.0f / scale;
-    size_t i, l;
-    for (i = 0; i < n; i += AWQ__LANES)
-        for (l = 0; l < AWQ__LANES; l++) {
-            float v = awq__round(u[i + l] * inverse), d;
-            v = v < lowest ? lowest : v > highest ? highest : v;
-            v *= r[i + l];
-            d = v * scale - ru[i + l];
-            error[l] += d * d;
-            uv[l] += v * ru[i + l];
-            vv[l] += v * v;
-        }
-    sums[0] = awq__fold_lanes(error);
-    sums[1] = awq__fold_lanes(uv);
-    sums[2] = awq__fold_lanes(vv);
+    size_t i, l, z;
+    for (z = 0; z < count; z++, zero += 1) {
+        float error[AWQ__LANES] = { 0 }, uv[AWQ__LANES] = { 0 }, vv[AWQ__LANES] = { 0 };
+        for (i = 0; i < n; i += AWQ__LANES)
+            for (l = 0; l < AWQ__LANES; l++) {
+                float v = awq__round(u[i + l] * inverse), d;
+                v = v < -zero ? -zero : v > levels - zero ? levels - zero : v;
+                v *= r[i + l];
+                d = v * scale - ru[i + l];
+                error[l] += d * d;
+                uv[l] += v * ru[i + l];
+                vv[l] += v * v;
+            }
+        sums[z][0] = awq__fold_lanes(error);
+        sums[z][1] = awq__fold_lanes(uv);
+        sums[z][2] = awq__fold_lanes(vv);
+    }
 }
 
 /* One group of a row on its way to a grid; a group of at most AWQ__CHUNK inputs is loaded once. */
@@ -2973,10 +3005,10 @@ typedef struct awq__fitting {
     float u[AWQ__CHUNK], ru[AWQ__CHUNK], r[AWQ__CHUNK]; /* r u; r = sqrt(h); then zeros */
 } awq__fitting;
 
-/* A grid that was tried: its weighted error; the best scale for its q, and the error with it. */
+/* A grid that was tried: the sums of its group; its error with the best scale for its q. */
 typedef struct awq__trial {
     awq__grid grid;
-    double error, best_scale, best_error;
+    double error, uv, vv, best_error;
 } awq__trial;
 
 static size_t awq__load_fitting(awq__fitting *f, size_t col) {
@@ -2992,26 +3024,27 @@ static size_t awq__load_fitting(awq__fitting *f, size_t col) {
     return n;
 }
 
-static awq__trial awq__try_grid(awq__fitting *f, awq__grid grid) {
-    const float lowest = -grid.zero, highest = awq__levels(f->quant->bits) - grid.zero;
-    double uv = 0, vv = 0, off;
-    awq__trial trial;
-    size_t col, n;
-    trial.grid = grid;
-    trial.error = 0;
+/* A grid, and those of the zero points after it. */
+static void awq__try_grids(awq__fitting *f, awq__grid grid, size_t count, awq__trial *trials) {
+    float sums[AWQ__ZEROS][3];
+    size_t col, n, z;
+    memset(trials, 0, count * sizeof *trials);
     for (col = f->begin; col < f->end; col += n) {
-        float sums[3];
         n = awq__load_fitting(f, col);
-        f->source->k->grid_sums(f->u, f->ru, f->r, awq__align(n, AWQ__LANES), grid.scale, lowest,
-                                highest, sums);
-        trial.error += (double)sums[0];
-        uv += (double)sums[1];
-        vv += (double)sums[2];
+        f->source->k->grid_sums(f->u, f->ru, f->r, awq__align(n, AWQ__LANES), grid.scale,
+                                grid.zero, awq__levels(f->quant->bits), count, sums);
+        for (z = 0; z < count; z++) {
+            trials[z].error += (double)sums[z][0];
+            trials[z].uv += (double)sums[z][1];
+            trials[z].vv += (double)sums[z][2];
+        }
     }
-    off = uv - (double)grid.scale * vv;
-    trial.best_scale = vv > 0 ? uv / vv : 0;
-    trial.best_error = vv > 0 ? trial.error - off * (off / vv) : trial.error;
-    return trial;
+    for (z = 0; z < count; z++, grid.zero += 1) {
+        awq__trial *t = trials + z;
+        double off = t->uv - (double)grid.scale * t->vv;
+        t->grid = grid;
+        t->best_error = t->vv > 0 ? t->error - off * off / t->vv : t->error;
+    }
 }
 
 /* As it will be stored, or 0 if that is no scale. */
@@ -3039,9 +3072,12 @@ static awq__trial awq__most_promising(awq__fitting *f, float lo, float hi, awq__
         if (f->quant->symmetric) grid.zero = last = best.grid.zero;
         grid.zero = grid.zero < 0 ? 0 : grid.zero;
         last = last > levels ? levels : last;
-        for (; grid.zero <= last; grid.zero += 1) {
-            awq__trial trial = awq__try_grid(f, grid);
-            if (trial.best_error < best.best_error) best = trial;
+        for (; grid.zero <= last; grid.zero += AWQ__ZEROS) {
+            awq__trial trials[AWQ__ZEROS];
+            size_t count = awq__min((size_t)(last - grid.zero) + 1, AWQ__ZEROS), z;
+            awq__try_grids(f, grid, count, trials);
+            for (z = 0; z < count; z++)
+                if (trials[z].best_error < best.best_error) best = trials[z];
         }
     }
     return best;
@@ -3051,15 +3087,17 @@ static awq__trial awq__most_promising(awq__fitting *f, float lo, float hi, awq__
 
 /* grid: the range's own; becomes the best one found. */
 static void awq__fit_grid(awq__fitting *f, float lo, float hi, awq__grid *grid) {
-    awq__trial now = awq__try_grid(f, *grid);
-    double least = now.error;
+    awq__trial now;
+    double least;
     int i;
+    awq__try_grids(f, *grid, 1, &now);
+    least = now.error;
     now = awq__most_promising(f, lo, hi, now);
     for (i = 0; i < AWQ__REFITS; i++) {
         awq__grid next = now.grid;
-        next.scale = awq__stored_scale(f->quant, now.best_scale);
+        next.scale = awq__stored_scale(f->quant, now.vv > 0 ? now.uv / now.vv : 0);
         if (!(next.scale > 0)) return;
-        now = awq__try_grid(f, next);
+        awq__try_grids(f, next, 1, &now);
         if (!(now.error < least)) return;
         least = now.error;
         *grid = next;
@@ -3126,51 +3164,51 @@ AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *
 /* ---- the factor of H: blocked Cholesky, AWQ__CHUNK columns at a time ------------------------- */
 
 #define AWQ__STRIP 64 /* columns of a large product at a time: AWQ__CHUNK rows fit the L1 cache */
+#define AWQ__SQUARE (AWQ__CHUNK * AWQ__CHUNK)
 
 typedef struct awq__factoring {
     const awq_kernels *k;
     size_t in, begin, n; /* columns [begin, begin + n) are being eliminated */
-    const float *gram;
-    const uint32_t *order;
-    float *factor;
-    float *added;  /* [in] to the diagonal */
-    float *corner; /* [AWQ__CHUNK][AWQ__CHUNK] the block on the diagonal, transposed and negated */
-    float *panel;  /* [strips][AWQ__CHUNK][AWQ__STRIP] what stands below it, too */
+    float *gram;         /* L comes to stand below the blocks on the diagonal; the rest is read */
+    float *corners;      /* [blocks][AWQ__CHUNK][AWQ__CHUNK] L in those blocks */
+    float *turned;       /* the block at work, transposed and negated */
+    float *panel;        /* [strips][AWQ__CHUNK][AWQ__STRIP] what stands below it, too */
+    uint32_t *order;
+    uint32_t *place;     /* [in] the row of a channel */
+    const float *scale;
+    double damping; /* in units of s^2 */
     float floor_of_pivot;
 } awq__factoring;
 
-static void awq__factor_layout(awq__factoring *f, awq__arena *arena, size_t in, uint32_t **order) {
+static void awq__factor_layout(awq__factoring *f, awq__arena *arena, size_t in) {
     size_t wide = awq__align(in, AWQ__STRIP);
-    f->factor = (float *)awq__take(arena, awq__mul(in, in), sizeof(float));
+    f->in = in;
+    f->corners = (float *)awq__take(arena, awq__mul(awq__ceil_div(in, AWQ__CHUNK), AWQ__SQUARE),
+                                    sizeof(float));
     f->panel = (float *)awq__take(arena, awq__mul(wide, AWQ__CHUNK), sizeof(float));
-    f->corner = (float *)awq__take(arena, AWQ__CHUNK * AWQ__CHUNK, sizeof(float));
-    f->added = (float *)awq__take(arena, in, sizeof(float));
-    *order = (uint32_t *)awq__take(arena, in, sizeof(uint32_t));
+    f->turned = (float *)awq__take(arena, AWQ__SQUARE, sizeof(float));
+    f->order = (uint32_t *)awq__take(arena, in, sizeof(uint32_t));
+    f->place = (uint32_t *)awq__take(arena, in, sizeof(uint32_t));
 }
 
 /* The block on the diagonal, in place. */
 static void awq__factor_corner(awq__factoring *f) {
+    float *corner = f->corners + f->begin * AWQ__CHUNK;
     size_t i, j, c;
     for (j = 0; j < f->n; j++) {
-        float *row = f->factor + (f->begin + j) * f->in + f->begin;
+        float *row = corner + j * AWQ__CHUNK;
         double pivot = (double)row[j], least = (double)f->floor_of_pivot;
         for (c = 0; c < j; c++) pivot -= (double)row[c] * (double)row[c];
-        if (!(pivot > least)) {
-            f->added[f->begin + j] += (float)(least - pivot);
-            pivot = least;
-        }
-        row[j] = (float)sqrt(pivot);
+        row[j] = (float)sqrt(pivot > least ? pivot : least);
         for (i = j + 1; i < f->n; i++) {
-            float *below = f->factor + (f->begin + i) * f->in + f->begin;
+            float *below = corner + i * AWQ__CHUNK;
             double sum = (double)below[j];
             for (c = 0; c < j; c++) sum -= (double)below[c] * (double)row[c];
             below[j] = (float)(sum / (double)row[j]);
         }
     }
     for (j = 0; j < f->n; j++)
-        for (i = j; i < f->n; i++)
-            f->corner[j * AWQ__CHUNK + i] =
-                -f->factor[(f->begin + i) * f->in + f->begin + j];
+        for (i = j; i < f->n; i++) f->turned[j * AWQ__CHUNK + i] = -corner[i * AWQ__CHUNK + j];
 }
 
 /* Rows below the block, counted from its end. */
@@ -3179,10 +3217,10 @@ static void awq__factor_panel(void *arg, size_t begin, size_t end, size_t worker
     size_t i, j, r, rows;
     (void)worker;
     for (i = begin; i < end; i += rows) {
-        float *row = f->factor + (f->begin + f->n + i) * f->in + f->begin;
+        float *row = f->gram + (f->begin + f->n + i) * f->in + f->begin;
         rows = awq__min(AWQ__ROWS, end - i);
         for (j = 0; j < f->n; j++) {
-            const float *column = f->corner + j * AWQ__CHUNK;
+            const float *column = f->turned + j * AWQ__CHUNK;
             float *strip = f->panel + (i / AWQ__STRIP * AWQ__CHUNK + j) * AWQ__STRIP;
             for (r = 0; r < rows; r++) {
                 row[r * f->in + j] /= -column[j];
@@ -3194,63 +3232,28 @@ static void awq__factor_panel(void *arg, size_t begin, size_t end, size_t worker
     }
 }
 
-/* What is left: AWQ__STRIP rows, up to the diagonal and a little over it. */
-static void awq__factor_rest_rows(const awq__factoring *f, size_t strip, size_t left) {
-    size_t first = strip * AWQ__STRIP, c, col;
-    float *row = f->factor + (f->begin + f->n + first) * f->in + f->begin;
-    for (c = 0; c <= strip; c++) {
-        col = c * AWQ__STRIP;
-        f->k->add_products(row + f->n + col, f->in, awq__min(AWQ__STRIP, left - first),
-                           awq__min(AWQ__STRIP, left - col), row, f->in, 1,
-                           f->panel + col * AWQ__CHUNK, AWQ__STRIP, f->n);
+/* What is left: AWQ__CHUNK rows, up to the block on the diagonal and with it. */
+static void awq__factor_rest_rows(const awq__factoring *f, size_t block, size_t left) {
+    size_t first = block * AWQ__CHUNK, rows = awq__min(AWQ__CHUNK, left - first), col;
+    float *row = f->gram + (f->begin + f->n + first) * f->in + f->begin;
+    float *corner = f->corners + (f->begin + f->n + first) * AWQ__CHUNK;
+    for (col = 0; col < first + rows; col += AWQ__STRIP) {
+        int apart = col >= first;
+        f->k->add_products(apart ? corner + (col - first) : row + f->n + col,
+                           apart ? AWQ__CHUNK : f->in, rows, awq__min(AWQ__STRIP, left - col), row,
+                           f->in, 1, f->panel + col * AWQ__CHUNK, AWQ__STRIP, f->n);
     }
 }
 
-/* Strips p from the top and from the bottom, so that every index costs the same. */
+/* Blocks p from the top and from the bottom, so that every index costs the same. */
 static void awq__factor_rest(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__factoring *f = (const awq__factoring *)arg;
-    size_t left = f->in - f->begin - f->n, strips = awq__ceil_div(left, AWQ__STRIP), p;
+    size_t left = f->in - f->begin - f->n, blocks = awq__ceil_div(left, AWQ__CHUNK), p;
     (void)worker;
     for (p = begin; p < end; p++) {
         awq__factor_rest_rows(f, p, left);
-        if (strips - 1 - p > p) awq__factor_rest_rows(f, strips - 1 - p, left);
+        if (blocks - 1 - p > p) awq__factor_rest_rows(f, blocks - 1 - p, left);
     }
-}
-
-/* One triangle of a square matrix onto the other, tile by tile: both sides are read and written in
-   lines. */
-typedef struct awq__mirroring {
-    float *m;
-    size_t in;
-    int upwards; /* the lower one is copied */
-} awq__mirroring;
-
-static void awq__mirror_tile(const awq__mirroring *t, size_t row, size_t col) {
-    size_t in = t->in, i, j;
-    for (i = row; i < awq__min(row + AWQ__TILE, in); i++)
-        for (j = col; j < awq__min(col + AWQ__TILE, i); j++)
-            if (t->upwards) t->m[j * in + i] = t->m[i * in + j];
-            else t->m[i * in + j] = t->m[j * in + i];
-}
-
-/* Tiles of rows p from the top and from the bottom, so that every index costs the same. */
-static void awq__mirror_rows(void *arg, size_t begin, size_t end, size_t worker) {
-    const awq__mirroring *t = (const awq__mirroring *)arg;
-    size_t tiles = awq__ceil_div(t->in, AWQ__TILE), p, c;
-    (void)worker;
-    for (p = begin; p < end; p++) {
-        for (c = 0; c <= p; c++) awq__mirror_tile(t, p * AWQ__TILE, c * AWQ__TILE);
-        for (c = 0; tiles - 1 - p > p && c <= tiles - 1 - p; c++)
-            awq__mirror_tile(t, (tiles - 1 - p) * AWQ__TILE, c * AWQ__TILE);
-    }
-}
-
-static void awq__mirror(float *m, size_t in, int upwards, const awq_parallel *parallel) {
-    awq__mirroring t;
-    t.m = m;
-    t.in = in;
-    t.upwards = upwards;
-    awq__run(parallel, awq__ceil_div(awq__ceil_div(in, AWQ__TILE), 2), 1, awq__mirror_rows, &t);
 }
 
 static void awq__factor(awq__factoring *f, const awq_parallel *parallel) {
@@ -3260,10 +3263,9 @@ static void awq__factor(awq__factoring *f, const awq_parallel *parallel) {
         left = f->in - f->begin - f->n;
         awq__factor_corner(f);
         awq__run(parallel, left, AWQ__ROWS, awq__factor_panel, f);
-        awq__run(parallel, awq__ceil_div(awq__ceil_div(left, AWQ__STRIP), 2), 1, awq__factor_rest,
+        awq__run(parallel, awq__ceil_div(awq__ceil_div(left, AWQ__CHUNK), 2), 1, awq__factor_rest,
                  f);
     }
-    awq__mirror(f->factor, f->in, 1, parallel);
 }
 
 /* Channels by rising activation, so that the last row has the largest: a heap sort. */
@@ -3298,59 +3300,62 @@ static void awq__sort_channels(uint32_t *order, size_t count, const float *diago
 AWQDEF size_t awq_hessian_size(size_t in_features) {
     awq__factoring f;
     awq__arena arena = { NULL, 0 };
-    uint32_t *order;
     if (in_features == 0 || in_features > UINT32_MAX) return 0;
-    awq__factor_layout(&f, &arena, in_features, &order);
+    awq__factor_layout(&f, &arena, in_features);
     return awq__size_or_0(awq__add(arena.used, 64));
 }
 
 /* mean_c of H_cc / s_c^2, and those in diagonal; 1 where nothing was seen: plain rounding then */
-static double awq__mean_diagonal(const awq_stats *stats, const float *scale, float *diagonal) {
-    size_t in = stats->in_features, i;
+static double awq__mean_diagonal(const awq__factoring *f, float *diagonal) {
     double mean = 0;
-    for (i = 0; i < in; i++) {
-        double s = scale ? (double)scale[i] : 1, h = (double)stats->gram[i * in + i] / (s * s);
+    size_t i;
+    for (i = 0; i < f->in; i++) {
+        double s = f->scale ? (double)f->scale[i] : 1, h = (double)f->gram[i * f->in + i] / (s * s);
         diagonal[i] = (float)h;
-        mean += h / (double)in;
+        mean += h / (double)f->in;
     }
     return mean > 0 ? mean : 1;
 }
 
-/* What is added to the diagonal, in order. */
-static awq_status awq__damp(awq__factoring *f, const awq_stats *stats, const float *scale,
-                            double damping, awq_where *where) {
-    size_t i, in = f->in;
+/* What is added to H_cc. */
+static float awq__extra(const awq__factoring *f, size_t c) {
+    double s = f->scale ? (double)f->scale[c] : 1;
+    return (float)(f->damping * s * s);
+}
+
+static awq_status awq__check_damping(awq__factoring *f, awq_where *where) {
+    size_t c;
     f->floor_of_pivot = FLT_MAX;
-    for (i = 0; i < in; i++) {
-        size_t c = f->order[i];
-        double s = scale ? (double)scale[c] : 1;
-        float extra = (float)(damping * s * s);
-        if (!awq__is_finite(extra + stats->gram[c * in + c]) || !(extra > 0))
+    for (c = 0; c < f->in; c++) {
+        float extra = awq__extra(f, c);
+        if (!awq__is_finite(extra + f->gram[c * f->in + c]) || !(extra > 0))
             return awq__fail(where, AWQ_ERR_DATA, 0, 0, c);
-        f->added[i] = extra;
         if (extra < f->floor_of_pivot) f->floor_of_pivot = extra;
     }
     return AWQ_OK;
 }
 
-/* Row i of P (H + damping) P^T, to be factored in place. */
-static void awq__permute_row(const awq__factoring *f, size_t i) {
-    const float *from = f->gram + f->order[i] * f->in;
-    float *row = f->factor + i * f->in;
-    size_t j;
-    for (j = 0; j <= i; j++) row[j] = from[f->order[j]];
-    row[i] += f->added[i];
+/* Rows of P (H + damping) P^T, to be factored in place: those of AWQ__TILE channels that stand
+   together, because a line of H holds them all. */
+static void awq__permute_tile(const awq__factoring *f, size_t first, size_t last) {
+    size_t in = f->in, i, j, c;
+    for (j = 0; j < in; j++) {
+        size_t other = f->order[j];
+        for (c = first; c < last; c++) {
+            float h = other < c ? f->gram[other * in + c] : f->gram[c * in + other];
+            i = f->place[c];
+            if (i / AWQ__CHUNK > j / AWQ__CHUNK) f->gram[i * in + j] = h;
+            else if (i >= j)
+                f->corners[i * AWQ__CHUNK + j % AWQ__CHUNK] = i > j ? h : h + awq__extra(f, c);
+        }
+    }
 }
 
-/* Rows i from the top and from the bottom: every i costs the same. */
 static void awq__permute_gram(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__factoring *f = (const awq__factoring *)arg;
-    size_t i;
     (void)worker;
-    for (i = begin; i < end; i++) {
-        awq__permute_row(f, i);
-        awq__permute_row(f, f->in - 1 - i);
-    }
+    for (; begin < end; begin += AWQ__TILE)
+        awq__permute_tile(f, begin, awq__min(begin + AWQ__TILE, end));
 }
 
 AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const float *scale,
@@ -3359,7 +3364,6 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
                                    awq_hessian *hessian, awq_where *where) {
     awq__factoring f;
     awq__arena arena;
-    uint32_t *channels;
     size_t in, i, size;
     if (!k || !stats || !stats->gram || !memory || !hessian) return AWQ_ERR_NULL;
     AWQ__TRY(awq__check_parallel(parallel));
@@ -3371,33 +3375,29 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
     AWQ__TRY(awq__check_scale(scale, in, where));
 
     arena = awq__arena_of(memory);
-    awq__factor_layout(&f, &arena, in, &channels);
+    awq__factor_layout(&f, &arena, in);
     f.k = k;
-    f.in = in;
-    awq__mirror(stats->gram, in, 0, parallel);
-    for (i = 0; i < in; i++) channels[i] = (uint32_t)i;
-    damping *= awq__mean_diagonal(stats, scale, f.panel); /* the panel is not in use yet */
-    if (order == AWQ_ORDER_ACTIVATION) awq__sort_channels(channels, in, f.panel);
     f.gram = stats->gram;
-    f.order = channels;
-    AWQ__TRY(awq__damp(&f, stats, scale, damping, where));
-    awq__run(parallel, awq__ceil_div(in, 2), 1, awq__permute_gram, &f);
+    f.scale = scale;
+    f.damping = damping * awq__mean_diagonal(&f, f.panel); /* the panel is not in use yet */
+    AWQ__TRY(awq__check_damping(&f, where));
+    for (i = 0; i < in; i++) f.order[i] = (uint32_t)i;
+    if (order == AWQ_ORDER_ACTIVATION) awq__sort_channels(f.order, in, f.panel);
+    for (i = 0; i < in; i++) f.place[f.order[i]] = (uint32_t)i;
+    awq__run(parallel, in, AWQ__TILE, awq__permute_gram, &f);
     awq__factor(&f, parallel);
     hessian->in_features = in;
     hessian->gram = stats->gram;
-    hessian->factor = f.factor;
-    hessian->added = f.added;
-    hessian->order = channels;
+    hessian->corners = f.corners;
+    hessian->order = f.order;
     return AWQ_OK;
 }
 
 /* ---- rounding -------------------------------------------------------------------------------- */
 
-#define AWQ__ROUND_ROWS 256 /* that read H together, at most */
+#define AWQ__ROUND_ROWS 512 /* that read H together, at most */
 #define AWQ__ROUND_STEP 16  /* ranges of rows begin at multiples of this */
-#define AWQ__SOON 16        /* columns to the left that see an error at once; the others later */
-#define AWQ__SPAN (8 * AWQ__CHUNK) /* columns of H that stay in the L2 cache */
-#define AWQ__SPREAD(n) awq__add(awq__align(n, 16), 16) /* a stride that caches do not fold up */
+#define AWQ__SOON 16        /* columns beside it that see a change at once; the others later */
 
 typedef struct awq__rounding {
     const awq_kernels *k;
@@ -3405,49 +3405,59 @@ typedef struct awq__rounding {
     const awq_hessian *hessian;
     awq__source source;
     awq_tensor *tensor;
+    size_t group_size;
     unsigned char *work; /* [workers][work_size] */
     size_t work_size;
 } awq__rounding;
 
-/* Rows of one worker. e = W - What / s. */
+/* Rows of one worker, turned: a column of all of them is contiguous, one lane each, filled up to
+   whole vectors; a stride of a few more is one that caches do not fold up. e = W - What / s. */
 typedef struct awq__round_rows {
     const awq__rounding *task;
-    size_t row, rows, stride;
-    float *w;       /* [AWQ__ROUND_ROWS][stride] weights, then their q, in the hessian's order */
-    float *error;   /* the same: e, in that order */
-    float *product; /* the same: e L, in that order; then e H */
-    float *block;   /* [AWQ__ROUND_ROWS][AWQ__CHUNK, spread] of product: the columns at work */
-    float *columns; /* [AWQ__CHUNK][AWQ__ROUND_ROWS] of w, */
-    float *errors;  /* and of error */
-    float *corner;  /* [AWQ__CHUNK][AWQ__CHUNK] of L or H, where they meet */
-    float *strips;  /* [strips][AWQ__CHUNK][AWQ__STRIP] of L or H */
-    float *unit;     /* [AWQ__CHUNK] s / H_cc: e H to a number of steps, but for the scale */
-    uint32_t *moved; /* [AWQ__ROUND_ROWS][AWQ__CHUNK] which of them moved */
-    uint32_t *moves; /* [AWQ__ROUND_ROWS] how many */
+    size_t most, stride;      /* rows at a time; lanes from one column to the next */
+    size_t row, rows, lanes;  /* the rows at work */
+    float *error;             /* [in][stride] e; in the hessian's order at first, then W before e */
+    float *product;           /* [in][stride] e H, the side of the diagonal that was known last */
+    uint8_t *q;               /* [in][stride] */
+    float *v;                 /* [in or AWQ__CHUNK][stride] (q - zero) / s, for refits */
+    float *beside;            /* [in][stride] v H in the group, side visited; or NULL: one block */
+    float *block;             /* [AWQ__CHUNK][stride] e L, then e H of the columns at work */
+    float *block_v;           /* the same: v H */
+    float *change;            /* [AWQ__SOON][stride] of e */
+    float *scale, *zero;      /* [stride] grids of the group at work */
+    double *ev, *vv;          /* [stride] e H v and v H v of that group */
+    float *corner, *part;     /* [AWQ__CHUNK][AWQ__CHUNK] of L or H */
 } awq__round_rows;
 
-static void awq__round_layout(awq__round_rows *r, awq__arena *arena, size_t in) {
-    size_t all;
-    r->stride = AWQ__SPREAD(in);
-    all = awq__mul(r->stride, AWQ__ROUND_ROWS);
-    r->w = (float *)awq__take(arena, all, sizeof(float));
+/* wide: groups of several blocks are refitted, which takes more memory per row: fewer rows. */
+static void awq__round_layout(awq__round_rows *r, awq__arena *arena, size_t in, int wide) {
+    size_t block, all;
+    r->most = wide ? AWQ__ROUND_ROWS / 2 : AWQ__ROUND_ROWS;
+    r->stride = r->most + AWQ__ROUND_STEP;
+    block = AWQ__CHUNK * r->stride;
+    all = awq__mul(in, r->stride);
     r->error = (float *)awq__take(arena, all, sizeof(float));
     r->product = (float *)awq__take(arena, all, sizeof(float));
-    r->block = (float *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__SPREAD(AWQ__CHUNK), sizeof(float));
-    r->columns = (float *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__CHUNK, sizeof(float));
-    r->errors = (float *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__CHUNK, sizeof(float));
-    r->corner = (float *)awq__take(arena, AWQ__CHUNK * AWQ__CHUNK, sizeof(float));
-    r->strips = (float *)awq__take(arena, AWQ__CHUNK * AWQ__CHUNK, sizeof(float));
-    r->unit = (float *)awq__take(arena, AWQ__CHUNK, sizeof(float));
-    r->moved = (uint32_t *)awq__take(arena, AWQ__ROUND_ROWS * AWQ__CHUNK, sizeof(uint32_t));
-    r->moves = (uint32_t *)awq__take(arena, AWQ__ROUND_ROWS, sizeof(uint32_t));
+    r->q = (uint8_t *)awq__take(arena, all, 1);
+    r->v = (float *)awq__take(arena, wide ? all : block, sizeof(float));
+    r->beside = wide ? (float *)awq__take(arena, all, sizeof(float)) : NULL;
+    r->block = (float *)awq__take(arena, block, sizeof(float));
+    r->block_v = (float *)awq__take(arena, block, sizeof(float));
+    r->change = (float *)awq__take(arena, AWQ__SOON * r->stride, sizeof(float));
+    r->scale = (float *)awq__take(arena, r->stride, sizeof(float));
+    r->zero = (float *)awq__take(arena, r->stride, sizeof(float));
+    r->ev = (double *)awq__take(arena, r->stride, sizeof(double));
+    r->vv = (double *)awq__take(arena, r->stride, sizeof(double));
+    r->corner = (float *)awq__take(arena, AWQ__SQUARE, sizeof(float));
+    r->part = (float *)awq__take(arena, AWQ__SQUARE, sizeof(float));
 }
 
 static size_t awq__round_work(size_t in) {
     awq__round_rows r;
-    awq__arena arena = { NULL, 0 };
-    awq__round_layout(&r, &arena, in);
-    return awq__align(arena.used, 64);
+    awq__arena narrow = { NULL, 0 }, wide = { NULL, 0 };
+    awq__round_layout(&r, &narrow, in, 0);
+    awq__round_layout(&r, &wide, in, 1);
+    return awq__align(narrow.used > wide.used ? narrow.used : wide.used, 64);
 }
 
 AWQDEF size_t awq_round_scratch_size(size_t in_features, const awq_parallel *parallel) {
@@ -3461,316 +3471,376 @@ static void awq__copy_part(const float *from, size_t in, size_t rows, size_t n, 
     for (i = 0; i < rows; i++) memcpy(to + i * n, from + i * in, n * sizeof *to);
 }
 
-/* A part (rows, n) of L or H as strips. */
-static void awq__copy_strips(const float *from, size_t in, size_t rows, size_t n, float *strips) {
-    size_t i, col;
-    for (i = 0; i < rows; i++)
-        for (col = 0; col < n; col += AWQ__STRIP)
-            memcpy(strips + (col * AWQ__CHUNK + i * AWQ__STRIP), from + i * in + col,
-                   awq__min(AWQ__STRIP, n - col) * sizeof *from);
+/* y (n, lanes) += A (n, count) X (count, lanes) */
+static void awq__add_lanes(const awq__round_rows *r, float *y, size_t n, const float *a,
+                           size_t a_stride, size_t a_step, const float *x, size_t count) {
+    size_t lane;
+    for (lane = 0; lane < r->lanes; lane += AWQ__STRIP)
+        r->task->k->add_products(y + lane, r->stride, n, awq__min(AWQ__STRIP, r->lanes - lane), a,
+                                 a_stride, a_step, x + lane, r->stride, count);
 }
 
-/* y (r->rows, n) += A (r->rows, count) X (count, n), X a part of L or H. */
-static void awq__add_part(awq__round_rows *r, float *y, size_t y_stride, const float *a,
-                          const float *x, size_t n, size_t count) {
-    size_t in = r->task->hessian->in_features, i, col, at;
-    for (i = 0; i < count; i += AWQ__CHUNK)
-        for (col = 0; col < n; col += AWQ__CHUNK) {
-            size_t deep = awq__min(AWQ__CHUNK, count - i), wide = awq__min(AWQ__CHUNK, n - col);
-            awq__copy_strips(x + i * in + col, in, deep, wide, r->strips);
-            for (at = 0; at < wide; at += AWQ__STRIP)
-                r->task->k->add_products(y + col + at, y_stride, r->rows,
-                                         awq__min(AWQ__STRIP, wide - at), a + i, r->stride, 1,
-                                         r->strips + at * AWQ__CHUNK, AWQ__STRIP, deep);
-        }
-}
-
-static void awq__clear_block(awq__round_rows *r) {
-    memset(r->block, 0, r->rows * AWQ__SPREAD(AWQ__CHUNK) * sizeof *r->block);
-}
-
-/* Weights in the hessian's order. */
-static void awq__load_in_order(awq__round_rows *r, size_t lane) {
-    const uint32_t *order = r->task->hessian->order;
-    size_t in = r->task->hessian->in_features, i;
-    float *plain = r->error + lane * r->stride, *w = r->w + lane * r->stride;
-    awq__load_row(r->task->source.weight, r->row + lane, 0, in, plain);
-    for (i = 0; i < in; i++) w[i] = plain[order[i]];
-}
-
-/* The grids of column `col` of all rows. */
-static void awq__column_grids(const awq__round_rows *r, size_t col, float *scale, float *zero) {
-    const awq_tensor *t = r->task->tensor;
-    size_t size = awq__group_size(t->in_features, t->quant.group_size), lane;
-    size_t groups = awq__ceil_div(t->in_features, size), at = r->row * groups + col / size;
-    for (lane = 0; lane < r->rows; lane++, at += groups) {
-        awq__grid grid = awq__get_grid(t, at);
-        scale[lane] = grid.scale;
-        zero[lane] = grid.zero;
+/* y (columns [begin, begin + n)) += M^T x, rows [first, last) of M, which stand above or below:
+   those of H above the diagonal, those of L below it. */
+static void awq__add_rows_of(awq__round_rows *r, float *y, size_t begin, size_t n, const float *x,
+                             size_t first, size_t last) {
+    const awq_hessian *h = r->task->hessian;
+    size_t in = h->in_features, j, count;
+    for (j = first; j < last; j += count) {
+        count = awq__min(AWQ__CHUNK, last - j);
+        awq__copy_part(h->gram + j * in + begin, in, count, n, r->part);
+        awq__add_lanes(r, y, n, r->part, 1, n, x + j * r->stride, count);
     }
+}
+
+/* y (columns [begin, begin + n)) += H x, columns [first, last) of H, which stand to the right. */
+static void awq__add_columns_of(awq__round_rows *r, float *y, size_t begin, size_t n,
+                                const float *x, size_t first, size_t last) {
+    const awq_hessian *h = r->task->hessian;
+    size_t in = h->in_features, j, count;
+    for (j = first; j < last; j += count) {
+        count = awq__min(AWQ__CHUNK, last - j);
+        awq__copy_part(h->gram + begin * in + j, in, n, count, r->part);
+        awq__add_lanes(r, y, n, r->part, count, 1, x + j * r->stride, count);
+    }
+}
+
+static void awq__clear_lanes(const awq__round_rows *r, float *y, size_t n) {
+    memset(y, 0, n * r->stride * sizeof *y);
+}
+
+/* The grids of a group of all rows; lanes that are no rows get one that does no harm. */
+static void awq__load_grids(awq__round_rows *r, size_t group) {
+    const awq_tensor *t = r->task->tensor;
+    size_t groups = awq__ceil_div(t->in_features, r->task->group_size), lane;
+    for (lane = 0; lane < r->lanes; lane++) {
+        awq__grid grid = { 1, 0 };
+        if (lane < r->rows) grid = awq__get_grid(t, (r->row + lane) * groups + group);
+        r->scale[lane] = grid.scale;
+        r->zero[lane] = grid.zero;
+    }
+}
+
+/* Weights, turned, into product; then in the hessian's order into error. */
+static void awq__load_weights(awq__round_rows *r) {
+    const awq_hessian *h = r->task->hessian;
+    const awq_matrix weight = r->task->source.weight;
+    size_t in = h->in_features, lane, col, n, i, l;
+    float w[AWQ__TILE][AWQ__CHUNK];
+    for (lane = 0; lane < r->lanes; lane += AWQ__TILE)
+        for (col = 0; col < in; col += n) {
+            n = awq__min(AWQ__CHUNK, in - col);
+            for (l = 0; l < AWQ__TILE; l++)
+                if (lane + l < r->rows)
+                    r->task->k->load_scaled(awq__at(weight, r->row + lane + l, col), weight.dtype,
+                                            NULL, n, w[l]);
+                else memset(w[l], 0, n * sizeof w[l][0]);
+            for (i = 0; i < n; i++)
+                for (l = 0; l < AWQ__TILE; l++)
+                    r->product[(col + i) * r->stride + lane + l] = w[l][i];
+        }
+    for (i = 0; i < in; i++)
+        memcpy(r->error + i * r->stride, r->product + h->order[i] * r->stride,
+               r->lanes * sizeof *r->error);
 }
 
 /* Column i of L, number c of its block, for all rows: what the errors so far do to it is taken back
    by its own rounding. */
 static void awq__round_column(awq__round_rows *r, size_t i, size_t c, float pivot) {
-    size_t col = r->task->hessian->order[i], lane, rows = r->rows;
+    size_t col = r->task->hessian->order[i], lane;
     float s = r->task->source.scale ? r->task->source.scale[col] : 1, inverse = 1 / pivot;
     float levels = awq__levels(r->task->tensor->quant.bits);
-    float scale[AWQ__ROUND_ROWS], zero[AWQ__ROUND_ROWS], carried[AWQ__ROUND_ROWS];
-    float *AWQ__RESTRICT w = r->columns + c * AWQ__ROUND_ROWS;
-    float *AWQ__RESTRICT e = r->errors + c * AWQ__ROUND_ROWS;
-    awq__column_grids(r, col, scale, zero);
-    for (lane = 0; lane < rows; lane++)
-        carried[lane] = r->block[lane * AWQ__SPREAD(AWQ__CHUNK) + c];
-    for (lane = 0; lane < rows; lane++) {
-        float v = (w[lane] + carried[lane] * inverse) * s / scale[lane];
+    const float *AWQ__RESTRICT carried = r->block + c * r->stride;
+    const float *AWQ__RESTRICT scale = r->scale, *AWQ__RESTRICT zero = r->zero;
+    float *AWQ__RESTRICT e = r->error + i * r->stride;
+    uint8_t *AWQ__RESTRICT q = r->q + col * r->stride;
+    awq__load_grids(r, col / r->task->group_size);
+    for (lane = 0; lane < r->lanes; lane++) {
+        float w = e[lane], v = (w + carried[lane] * inverse) * s / scale[lane];
         v = v < -zero[lane] ? -zero[lane] : v;
         v = awq__round(v > levels - zero[lane] ? levels - zero[lane] : v);
-        e[lane] = w[lane] - v * scale[lane] / s;
-        w[lane] = v + zero[lane];
+        e[lane] = w - v * scale[lane] / s;
+        q[lane] = (uint8_t)(int)(v + zero[lane]);
     }
 }
 
-/* Columns [begin, begin + n), the last first. block: what later ones do to them, then e L. */
+/* Columns [begin, begin + n), the last first. block: what later ones do to them. */
 static void awq__round_block(awq__round_rows *r, size_t begin, size_t n) {
-    const awq_hessian *h = r->task->hessian;
-    const awq_kernels *k = r->task->k;
-    const size_t stride = AWQ__SPREAD(AWQ__CHUNK);
+    const float *corner = r->task->hessian->corners + begin * AWQ__CHUNK;
+    float *error = r->error + begin * r->stride;
     size_t first, last, i;
-    awq__copy_part(h->factor + begin * h->in_features + begin, h->in_features, n, n, r->corner);
-    for (i = 0; i < n; i++) memset(r->corner + i * n + i + 1, 0, (n - i - 1) * sizeof(float));
     for (last = n; last > 0; last = first) {
         first = (last - 1) / AWQ__SOON * AWQ__SOON;
         for (i = last; i-- > first;) {
-            awq__round_column(r, begin + i, i, r->corner[i * n + i]);
-            k->add_products(r->block + first, stride, r->rows, last - first,
-                            r->errors + i * AWQ__ROUND_ROWS, 1, 0, r->corner + i * n + first, 0,
-                            1);
+            const float *row = corner + i * AWQ__CHUNK;
+            awq__round_column(r, begin + i, i, row[i]);
+            r->task->k->add_products(r->block + first * r->stride, r->stride, i - first, r->lanes,
+                                     row + first, 1, 0, error + i * r->stride, 0, 1);
         }
-        k->add_products(r->block, stride, r->rows, first, r->errors + first * AWQ__ROUND_ROWS, 1,
-                        AWQ__ROUND_ROWS, r->corner + first * n, n, last - first);
+        awq__add_lanes(r, r->block, first, corner + first * AWQ__CHUNK, 1, AWQ__CHUNK,
+                       error + first * r->stride, last - first);
     }
 }
 
-/* to[c][r] = from[r][c], a few of either at a time. */
-static void awq__turn(const float *from, size_t from_stride, size_t rows, size_t cols, float *to,
-                      size_t to_stride) {
-    size_t row, col, i, j;
-    for (row = 0; row < rows; row += AWQ__TILE)
-        for (col = 0; col < cols; col += AWQ__TILE)
-            for (i = row; i < awq__min(row + AWQ__TILE, rows); i++)
-                for (j = col; j < awq__min(col + AWQ__TILE, cols); j++)
-                    to[j * to_stride + i] = from[i * from_stride + j];
-}
-
-/* The block of columns is done. */
-static void awq__store_block(awq__round_rows *r, size_t begin, size_t n) {
-    size_t lane;
-    awq__turn(r->columns, AWQ__ROUND_ROWS, n, r->rows, r->w + begin, r->stride);
-    awq__turn(r->errors, AWQ__ROUND_ROWS, n, r->rows, r->error + begin, r->stride);
-    for (lane = 0; lane < r->rows; lane++)
-        memcpy(r->product + lane * r->stride + begin, r->block + lane * AWQ__SPREAD(AWQ__CHUNK),
-               n * sizeof *r->product);
-}
-
-/* Columns from the last row of L to the first. */
+/* Columns from the last row of L to the first; then error in the plain order. */
 static void awq__round_in_order(awq__round_rows *r) {
     const awq_hessian *h = r->task->hessian;
-    size_t in = h->in_features, begin, end;
+    size_t in = h->in_features, begin, end, i;
+    float *error = r->error;
     for (end = in; end > 0; end = begin) {
         begin = (end - 1) / AWQ__CHUNK * AWQ__CHUNK;
-        awq__clear_block(r);
-        awq__add_part(r, r->block, AWQ__SPREAD(AWQ__CHUNK), r->error + end,
-                      h->factor + end * in + begin, end - begin, in - end);
-        awq__turn(r->w + begin, r->stride, r->rows, end - begin, r->columns, AWQ__ROUND_ROWS);
+        awq__clear_lanes(r, r->block, end - begin);
+        awq__add_rows_of(r, r->block, begin, end - begin, r->error, end, in);
         awq__round_block(r, begin, end - begin);
-        awq__store_block(r, begin, end - begin);
+    }
+    for (i = 0; i < in; i++)
+        memcpy(r->product + h->order[i] * r->stride, error + i * r->stride,
+               r->lanes * sizeof *error);
+    r->error = r->product;
+    r->product = error;
+}
+
+/* Every q of column c of the block to where the loss is least, the others fixed. change: of e */
+static void awq__descend_column(awq__round_rows *r, size_t begin, size_t c, float diagonal,
+                                float *AWQ__RESTRICT change) {
+    const float s = r->task->source.scale ? r->task->source.scale[begin + c] : 1;
+    const float levels = awq__levels(r->task->tensor->quant.bits);
+    const float unit = diagonal > 0 ? s / diagonal : 0; /* 0: a silent channel */
+    const float *AWQ__RESTRICT product = r->block + c * r->stride, *AWQ__RESTRICT scale = r->scale;
+    float *AWQ__RESTRICT e = r->error + (begin + c) * r->stride;
+    uint8_t *AWQ__RESTRICT q = r->q + (begin + c) * r->stride;
+    size_t lane;
+    for (lane = 0; lane < r->lanes; lane++) {
+        float now = (float)q[lane], best = now + product[lane] * unit / scale[lane];
+        best = awq__round(best < 0 ? 0 : best > levels ? levels : best);
+        q[lane] = (uint8_t)(int)best;
+        change[lane] = (now - best) * scale[lane] / s;
+        e[lane] += change[lane];
     }
 }
 
-/* Columns [begin, end) of product from e L to e H = (e L) L^T - e added, in order. */
-static void awq__finish_products(awq__round_rows *r, size_t begin, size_t end) {
-    const awq_hessian *h = r->task->hessian;
-    const size_t stride = AWQ__SPREAD(AWQ__CHUNK);
-    size_t in = h->in_features, n = end - begin, i, lane;
-    awq__clear_block(r);
-    awq__add_part(r, r->block, stride, r->product, h->factor + begin, n, begin);
-    awq__copy_part(h->factor + begin * in + begin, in, n, n, r->corner);
-    for (i = 0; i < n; i++) memset(r->corner + i * n, 0, i * sizeof *r->corner);
-    r->task->k->add_products(r->block, stride, r->rows, n, r->product + begin, r->stride, 1,
-                             r->corner, n, n);
-    for (lane = 0; lane < r->rows; lane++) {
-        const float *block = r->block + lane * stride, *e = r->error + lane * r->stride + begin;
-        float *product = r->product + lane * r->stride + begin;
-        for (i = 0; i < n; i++) product[i] = block[i] - e[i] * h->added[begin + i];
+/* The columns of the block, in turn; e H of all of them follows. */
+static void awq__descend(awq__round_rows *r, size_t begin, size_t n) {
+    size_t first, last, c, lane, size = r->task->group_size;
+    for (first = 0; first < n; first = last) {
+        last = awq__min(first + AWQ__SOON, n);
+        for (c = first; c < last; c++) {
+            float *change = r->change + (c - first) * r->stride;
+            const float *beside = r->beside ? r->beside + (begin + c) * r->stride : NULL;
+            if (c == 0 || (begin + c) % size == 0) awq__load_grids(r, (begin + c) / size);
+            awq__descend_column(r, begin, c, r->corner[c * n + c], change);
+            r->task->k->add_products(r->block + first * r->stride, r->stride, last - first,
+                                     r->lanes, r->corner + c * n + first, 1, 0, change, 0, 1);
+            for (lane = 0; beside && lane < r->lanes; lane++)
+                r->ev[lane] += (double)change[lane] * (double)beside[lane];
+        }
+        awq__add_lanes(r, r->block, first, r->corner + first * n, 1, n, r->change, last - first);
+        awq__add_lanes(r, r->block + last * r->stride, n - last, r->corner + first * n + last, 1, n,
+                       r->change, last - first);
     }
 }
 
-/* From the hessian's order to the plain one: q to the tensor, product in place. */
-static void awq__put_in_order(awq__round_rows *r, size_t lane) {
-    const uint32_t *order = r->task->hessian->order;
-    size_t in = r->task->hessian->in_features, i;
-    float *w = r->w + lane * r->stride, *product = r->product + lane * r->stride;
-    uint8_t *q = r->task->tensor->q + (r->row + lane) * in;
-    for (i = 0; i < in; i++) q[order[i]] = (uint8_t)(int)w[i];
-    for (i = 0; i < in; i++) w[order[i]] = product[i];
-    memcpy(product, w, in * sizeof *w);
-}
-
-/* q of column c to where the loss is least, the others fixed, if `steps` from here; the change */
-static float awq__move(uint8_t *q, float steps, float levels) {
-    float now = (float)*q, best = now + steps;
-    best = awq__round(best < 0 ? 0 : best > levels ? levels : best);
-    *q = (uint8_t)(int)best;
-    return best - now;
-}
-
-/* Columns [begin, end) of one group of a row, counted from the block's first. */
-static void awq__descend_group(awq__round_rows *r, size_t lane, size_t first, size_t begin,
-                               size_t end, size_t n, float scale, float *product, uint8_t *q) {
-    const float *s = r->task->source.scale, inverse = 1 / scale;
-    float levels = awq__levels(r->task->tensor->quant.bits);
-    uint32_t *moved = r->moved + lane * AWQ__CHUNK;
-    float *moves = r->block + lane * AWQ__SPREAD(AWQ__CHUNK);
-    size_t c;
-    for (c = begin; c < end; c++) {
-        float steps = product[c] * r->unit[c] * inverse, move;
-        if (steps < 0.5f && steps > -0.5f) continue;
-        move = awq__move(q + c, steps, levels);
-        if (move < 0.5f && move > -0.5f) continue;
-        move *= s ? -scale / s[first + c] : -scale;
-        moved[r->moves[lane]] = (uint32_t)c;
-        moves[r->moves[lane]++] = move;
-        r->task->k->add_products(product, 0, 1, n, &move, 0, 0, r->corner + c * n, 0, 1);
-    }
-}
-
-/* Every q of these columns of a row, in turn; moves: the changes of e. */
-static void awq__descend(awq__round_rows *r, size_t lane, size_t begin, size_t n) {
+/* The best scales of a group for its q, the other groups fixed; change: of the scales. */
+static void awq__refit_scales(awq__round_rows *r, size_t group, float *change) {
     awq_tensor *t = r->task->tensor;
-    size_t in = t->in_features, size = awq__group_size(in, t->quant.group_size), c, end;
-    size_t group = begin / size, row = r->row + lane, at = row * awq__ceil_div(in, size) + group;
-    float product[AWQ__CHUNK];
-    memcpy(product, r->product + lane * r->stride + begin, n * sizeof *product);
-    r->moves[lane] = 0;
-    for (c = 0; c < n; c = end, group++, at++) {
-        end = awq__min(n, (group + 1) * size - begin);
-        awq__descend_group(r, lane, begin, c, end, n, awq__get_grid(t, at).scale, product,
-                           t->q + row * in + begin);
+    size_t groups = awq__ceil_div(t->in_features, r->task->group_size), lane;
+    memset(change, 0, r->lanes * sizeof *change);
+    for (lane = 0; lane < r->rows; lane++) {
+        size_t at = (r->row + lane) * groups + group;
+        awq__grid grid = awq__get_grid(t, at);
+        double step = r->vv[lane] > 0 ? r->ev[lane] / r->vv[lane] : 0;
+        float scale = awq__stored_scale(&t->quant, (double)grid.scale + step);
+        if (!(scale > 0)) continue;
+        change[lane] = scale - grid.scale;
+        grid.scale = scale;
+        awq__set_grid(t, at, grid);
     }
 }
 
-/* The block of H on the diagonal, and what its diagonal makes of e H; 0: a silent channel. */
-static void awq__load_corner(awq__round_rows *r, size_t begin, size_t n) {
-    const awq_hessian *h = r->task->hessian;
-    const float *s = r->task->source.scale;
-    size_t in = h->in_features, c;
-    awq__copy_part(h->gram + begin * in + begin, in, n, n, r->corner);
+/* y -= factor x, n columns */
+static void awq__subtract(const awq__round_rows *r, float *y, const float *x, size_t n,
+                          const float *factor) {
+    size_t c, lane;
+    for (c = 0; c < n; c++)
+        for (lane = 0; lane < r->lanes; lane++)
+            y[c * r->stride + lane] -= factor[lane] * x[c * r->stride + lane];
+}
+
+/* v of columns [begin, begin + n) of a group, whose grids are loaded */
+static void awq__load_steps(const awq__round_rows *r, size_t begin, size_t n, float *v) {
+    const float *scale = r->task->source.scale;
+    size_t c, lane;
     for (c = 0; c < n; c++) {
-        float diagonal = r->corner[c * n + c];
-        r->unit[c] = diagonal > 0 ? (s ? s[begin + c] : 1) / diagonal : 0;
+        const uint8_t *q = r->q + (begin + c) * r->stride;
+        float inverse = scale ? 1 / scale[begin + c] : 1;
+        for (lane = 0; lane < r->lanes; lane++)
+            v[c * r->stride + lane] = ((float)q[lane] - r->zero[lane]) * inverse;
     }
 }
 
-/* What the moves in columns [begin, begin + n) do to e H, from column `first` on. */
-static void awq__spread_moves(awq__round_rows *r, size_t begin, size_t first) {
-    const awq_hessian *h = r->task->hessian;
-    size_t in = h->in_features, col, lane, i;
-    for (col = first; col < in; col += AWQ__SPAN)
-        for (lane = 0; lane < r->rows; lane++) {
-            const float *moves = r->block + lane * AWQ__SPREAD(AWQ__CHUNK);
-            const uint32_t *moved = r->moved + lane * AWQ__CHUNK;
-            for (i = 0; i < r->moves[lane]; i++)
-                r->task->k->add_products(r->product + lane * r->stride + col, 0, 1,
-                                         awq__min(AWQ__SPAN, in - col), moves + i, 0, 0,
-                                         h->gram + (begin + moved[i]) * in + col, 0, 1);
+/* ev += e H v, vv += v (v H + 2 beside), n columns; product: e H; beside may be NULL */
+static void awq__add_refit_sums(awq__round_rows *r, const float *product, const float *v,
+                                const float *vh, const float *beside, size_t n) {
+    size_t c, lane;
+    for (c = 0; c < n; c++, product += r->stride, v += r->stride, vh += r->stride)
+        for (lane = 0; lane < r->lanes; lane++) {
+            double both = (double)vh[lane];
+            if (beside) both += 2 * (double)beside[c * r->stride + lane];
+            r->ev[lane] += (double)product[lane] * (double)v[lane];
+            r->vv[lane] += (double)v[lane] * both;
         }
 }
 
-/* One pass over the columns; after the last one, e H is not needed. */
-static void awq__descend_all(awq__round_rows *r, int is_last) {
-    size_t in = r->task->hessian->in_features, begin, lane, n;
-    for (begin = 0; begin < in; begin += n) {
-        n = awq__min(AWQ__CHUNK, in - begin);
-        awq__load_corner(r, begin, n);
-        for (lane = 0; lane < r->rows; lane++) awq__descend(r, lane, begin, n);
-        awq__spread_moves(r, begin, is_last ? begin + n : 0);
+static void awq__clear_refit_sums(awq__round_rows *r) {
+    memset(r->ev, 0, r->lanes * sizeof *r->ev);
+    memset(r->vv, 0, r->lanes * sizeof *r->vv);
+}
+
+/* Groups that a block holds whole, one after the other. */
+static void awq__refit_block(awq__round_rows *r, size_t begin, size_t n) {
+    size_t size = r->task->group_size, first, count;
+    for (first = 0; first < n; first += count) {
+        float *rest = r->block + first * r->stride, *vh = r->block_v;
+        count = awq__min(size, n - first);
+        awq__load_grids(r, (begin + first) / size);
+        awq__load_steps(r, begin + first, count, r->v);
+        awq__clear_lanes(r, vh, n - first);
+        awq__add_lanes(r, vh, n - first, r->corner + first * n + first, 1, n, r->v, count);
+        awq__clear_refit_sums(r);
+        awq__add_refit_sums(r, rest, r->v, vh, NULL, count);
+        awq__refit_scales(r, (begin + first) / size, r->change);
+        awq__subtract(r, r->error + (begin + first) * r->stride, r->v, count, r->change);
+        awq__subtract(r, rest + count * r->stride, vh + count * r->stride, n - first - count,
+                      r->change);
     }
 }
 
-/* The best scale of a group for its q, the other groups fixed. error: v = (q - zero) / s, then by
-   how much e changes; w: v times the group's block of H. */
-static void awq__refit_group(awq__round_rows *r, size_t lane, size_t group, size_t begin,
-                             size_t n) {
-    awq_tensor *t = r->task->tensor;
-    size_t at = (r->row + lane) * awq_group_count(t->in_features, t->quant.group_size) + group, i;
-    const float *product = r->product + lane * r->stride + begin, *vh = r->w + lane * r->stride;
-    float *v = r->error + lane * r->stride, scale;
-    double vg = 0, vhv = 0;
-    awq__grid grid = awq__get_grid(t, at);
-    for (i = 0; i < n; i++) {
-        vhv += (double)v[i] * (double)vh[i];
-        vg += (double)v[i] * (double)product[i];
-    }
-    scale = vhv > 0 ? awq__stored_scale(&t->quant, (double)grid.scale + vg / vhv) : 0;
-    if (!(scale > 0)) scale = grid.scale;
-    for (i = 0; i < n; i++) v[i] *= grid.scale - scale;
-    grid.scale = scale;
-    awq__set_grid(t, at, grid);
+/* A block of a group that has others: it is refitted with the last of them. */
+static void awq__refit_part(awq__round_rows *r, size_t begin, size_t n, int is_last) {
+    size_t size = r->task->group_size, group = begin / size, first = group * size;
+    size_t count = awq__min(size, r->task->hessian->in_features - first);
+    float *v = r->v + begin * r->stride;
+    awq__load_grids(r, group);
+    awq__load_steps(r, begin, n, v);
+    awq__clear_lanes(r, r->block_v, n);
+    awq__add_lanes(r, r->block_v, n, r->corner, 1, n, v, n);
+    awq__add_refit_sums(r, r->block, v, r->block_v, r->beside + begin * r->stride, n);
+    if (!is_last) return;
+    awq__refit_scales(r, group, r->change);
+    awq__subtract(r, r->error + first * r->stride, r->v + first * r->stride, count, r->change);
+    awq__subtract(r, r->product + first * r->stride, r->beside + first * r->stride, count,
+                  r->change);
 }
 
-/* v, and room for its product with H */
-static void awq__begin_refit(awq__round_rows *r, size_t lane, size_t group, size_t begin,
-                             size_t n) {
-    const awq_tensor *t = r->task->tensor;
-    size_t in = t->in_features, row = r->row + lane, i;
-    const float *scale = r->task->source.scale;
-    const uint8_t *q = t->q + row * in + begin;
-    float zero = (float)t->zeros[row * awq_group_count(in, t->quant.group_size) + group];
-    float *v = r->error + lane * r->stride;
-    for (i = 0; i < n; i++) v[i] = ((float)q[i] - zero) / (scale ? scale[begin + i] : 1);
-    memset(r->w + lane * r->stride, 0, n * sizeof *r->w);
-}
-
-static void awq__refit(awq__round_rows *r) {
+/* The block of H on the diagonal, both triangles. */
+static void awq__load_corner(awq__round_rows *r, size_t begin, size_t n) {
     const awq_hessian *h = r->task->hessian;
-    size_t in = h->in_features, size = awq__group_size(in, r->task->tensor->quant.group_size);
-    size_t group, begin, lane, n;
-    for (group = begin = 0; begin < in; group++, begin += size) {
-        const float *rows = h->gram + begin * in;
-        n = awq__min(size, in - begin);
-        for (lane = 0; lane < r->rows; lane++) awq__begin_refit(r, lane, group, begin, n);
-        awq__add_part(r, r->w, r->stride, r->error, rows + begin, n, n);
-        for (lane = 0; lane < r->rows; lane++) awq__refit_group(r, lane, group, begin, n);
-        awq__add_part(r, r->product, r->stride, r->error, rows, in, n);
+    size_t in = h->in_features, i, j;
+    for (i = 0; i < n; i++)
+        for (j = i; j < n; j++)
+            r->corner[i * n + j] = r->corner[j * n + i] = h->gram[(begin + i) * in + begin + j];
+}
+
+/* y (columns [begin, begin + n)) = x H, columns that are `back`: right of them, up to `end`; else
+   left of them, from `start` on */
+static void awq__one_side(awq__round_rows *r, float *y, size_t begin, size_t n, const float *x,
+                          size_t start, size_t end, int back) {
+    awq__clear_lanes(r, y, n);
+    if (back) awq__add_columns_of(r, y, begin, n, x, begin + n, end);
+    else awq__add_rows_of(r, y, begin, n, x, start, begin);
+}
+
+static void awq__add_to(const awq__round_rows *r, float *y, const float *x, size_t n) {
+    size_t i;
+    for (i = 0; i < n * r->stride; i++) y[i] += x[i];
+}
+
+/* One block of columns of a pass to the right, or back. One side of e H is known from the pass
+   before, as nothing has changed there since; the other one is made, and is known to the next. */
+static void awq__visit(awq__round_rows *r, size_t begin, size_t n, int back) {
+    size_t in = r->task->hessian->in_features, size = r->task->group_size;
+    size_t start = begin / size * size, end = awq__min(start + size, in);
+    float *product = r->product + begin * r->stride;
+    memcpy(r->block, product, n * r->stride * sizeof *product);
+    awq__one_side(r, product, begin, n, r->error, 0, in, back);
+    awq__load_corner(r, begin, n);
+    awq__add_lanes(r, r->block, n, r->corner, 1, n, r->error + begin * r->stride, n);
+    awq__add_to(r, r->block, product, n);
+    if (r->beside)
+        awq__one_side(r, r->beside + begin * r->stride, begin, n, r->v, start, end, back);
+    if (r->beside && begin + (back ? n : 0) == (back ? end : start)) awq__clear_refit_sums(r);
+    awq__descend(r, begin, n);
+    if (r->beside) awq__refit_part(r, begin, n, back ? begin == start : begin + n == end);
+    else if (r->task->config->refit) awq__refit_block(r, begin, n);
+}
+
+/* Blocks of columns hold whole groups, or groups whole blocks: the width of the block at `begin`,
+   and where the block of a column begins. */
+static size_t awq__block_width(const awq__round_rows *r, size_t begin) {
+    size_t size = r->task->group_size, in = r->task->hessian->in_features, width;
+    if (size <= AWQ__CHUNK) width = AWQ__CHUNK / size * size;
+    else width = awq__min(AWQ__CHUNK, size - begin % size);
+    return awq__min(width, in - begin);
+}
+
+static size_t awq__block_begin(const awq__round_rows *r, size_t col) {
+    size_t size = r->task->group_size, width = AWQ__CHUNK / size * size;
+    if (size <= AWQ__CHUNK) return col / width * width;
+    return col - col % size % AWQ__CHUNK;
+}
+
+/* The side of e H that the first pass does not make. */
+static void awq__begin_passes(awq__round_rows *r) {
+    size_t in = r->task->hessian->in_features, begin, n;
+    for (begin = 0; begin < in; begin += n) {
+        n = awq__block_width(r, begin);
+        awq__one_side(r, r->product + begin * r->stride, begin, n, r->error, 0, in, 1);
     }
+}
+
+static void awq__pass(awq__round_rows *r, int back) {
+    size_t in = r->task->hessian->in_features, begin, end;
+    for (begin = 0; !back && begin < in; begin = end) {
+        end = begin + awq__block_width(r, begin);
+        awq__visit(r, begin, end - begin, back);
+    }
+    for (end = in; back && end > 0; end = begin) {
+        begin = awq__block_begin(r, end - 1);
+        awq__visit(r, begin, end - begin, back);
+    }
+}
+
+/* q to the tensor, some columns of all rows at a time. */
+static void awq__store_integers(const awq__round_rows *r) {
+    size_t in = r->task->hessian->in_features, col, c, lane;
+    for (col = 0; col < in; col += AWQ__STRIP)
+        for (lane = 0; lane < r->rows; lane++) {
+            uint8_t *q = r->task->tensor->q + (r->row + lane) * in;
+            for (c = col; c < awq__min(col + AWQ__STRIP, in); c++)
+                q[c] = r->q[c * r->stride + lane];
+        }
 }
 
 static void awq__round_tile(awq__round_rows *r) {
-    const awq_round_config *config = r->task->config;
-    size_t lane, end;
-    int pass;
-    for (lane = 0; lane < r->rows; lane++) awq__load_in_order(r, lane);
+    int pass, passes = r->task->config->passes;
+    awq__load_weights(r);
     awq__round_in_order(r);
-    for (end = config->passes ? r->task->hessian->in_features : 0; end > 0;
-         end = (end - 1) / AWQ__CHUNK * AWQ__CHUNK)
-        awq__finish_products(r, (end - 1) / AWQ__CHUNK * AWQ__CHUNK, end);
-    for (lane = 0; lane < r->rows; lane++) awq__put_in_order(r, lane);
-    for (pass = 0; pass < config->passes; pass++) {
-        if (config->refit) awq__refit(r);
-        awq__descend_all(r, pass + 1 == config->passes);
-    }
+    if (passes) awq__begin_passes(r);
+    for (pass = 0; pass < passes; pass++) awq__pass(r, pass % 2);
+    awq__store_integers(r);
 }
 
 static void awq__round_range(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__rounding *task = (const awq__rounding *)arg;
     awq__arena arena = { NULL, 0 };
     awq__round_rows r;
+    int wide = task->config->refit && task->group_size > AWQ__CHUNK;
     arena.base = task->work + worker * task->work_size;
-    awq__round_layout(&r, &arena, task->hessian->in_features);
+    awq__round_layout(&r, &arena, task->hessian->in_features, wide);
     r.task = task;
-    for (r.row = begin; r.row < end; r.row += AWQ__ROUND_ROWS) {
-        r.rows = awq__min(AWQ__ROUND_ROWS, end - r.row);
+    for (r.row = begin; r.row < end; r.row += r.rows) {
+        r.rows = awq__min(r.most, end - r.row);
+        r.lanes = awq__align(r.rows, AWQ__ROUND_STEP);
         awq__round_tile(&r);
     }
 }
@@ -3792,7 +3862,7 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
                             const awq_parallel *parallel, awq_where *where) {
     awq__rounding task;
     size_t size;
-    if (!k || !config || !hessian || !hessian->factor || !scratch) return AWQ_ERR_NULL;
+    if (!k || !config || !hessian || !hessian->corners || !scratch) return AWQ_ERR_NULL;
     AWQ__TRY(awq__check_tensor(tensor));
     AWQ__TRY(awq__check_weight(weight, tensor->in_features));
     AWQ__TRY(awq__check_parallel(parallel));
@@ -3812,9 +3882,150 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
     task.source.scale = scale;
     task.source.clip_max = NULL;
     task.tensor = tensor;
+    task.group_size = awq__group_size(weight.cols, tensor->quant.group_size);
     task.work = awq__arena_of(scratch).base;
     task.work_size = awq__round_work(weight.cols);
     awq__run(parallel, weight.rows, AWQ__ROUND_STEP, awq__round_range, &task);
+    return AWQ_OK;
+}
+
+/* From a linear's choice to the offer that saves most error per byte; slope 0: there is none. */
+typedef struct awq__step {
+    double slope;
+    size_t linear, offer;
+} awq__step;
+
+static awq__step awq__best_step(const awq_offer *offers, size_t formats, size_t linear,
+                                size_t from) {
+    const awq_offer *of = offers + linear * formats;
+    awq__step best;
+    size_t i;
+    best.slope = 0;
+    best.linear = linear;
+    best.offer = from;
+    for (i = 0; i < formats; i++) {
+        double saved = of[from].error - of[i].error, slope;
+        if (of[i].bytes <= of[from].bytes || !(saved > 0)) continue;
+        slope = saved / (double)(of[i].bytes - of[from].bytes);
+        if (slope < best.slope) continue;
+        if (slope > best.slope || of[i].bytes < of[best.offer].bytes) best.offer = i;
+        best.slope = slope;
+    }
+    return best;
+}
+
+static int awq__comes_before(awq__step a, awq__step b) {
+    return a.slope > b.slope || (!(a.slope < b.slope) && a.linear < b.linear);
+}
+
+/* Lets heap[at] sink to where it belongs; the best step is heap[0]. */
+static void awq__let_sink(awq__step *heap, size_t count, size_t at) {
+    awq__step sinking = heap[at];
+    size_t child;
+    for (; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && awq__comes_before(heap[child + 1], heap[child])) child++;
+        if (!awq__comes_before(heap[child], sinking)) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = sinking;
+}
+
+/* The smallest offer, of equals the one that loses least; `formats` if all errors are infinite. */
+static size_t awq__smallest_offer(const awq_offer *of, size_t formats) {
+    size_t best = formats, i;
+    for (i = 0; i < formats; i++) {
+        if (of[i].error > DBL_MAX) continue;
+        if (best == formats || of[i].bytes < of[best].bytes ||
+            (of[i].bytes == of[best].bytes && of[i].error < of[best].error))
+            best = i;
+    }
+    return best;
+}
+
+/* The offer that loses least of those that take at most `left` more than `from`. */
+static size_t awq__largest_offer(const awq_offer *of, size_t formats, size_t from, uint64_t left) {
+    size_t best = from, i;
+    for (i = 0; i < formats; i++)
+        if (of[i].error < of[best].error &&
+            (of[i].bytes <= of[from].bytes || of[i].bytes - of[from].bytes <= left))
+            best = i;
+    return best;
+}
+
+static awq_status awq__check_offers(const awq_offer *offers, size_t linears, size_t formats,
+                                    uint64_t budget, awq_where *where) {
+    size_t i, j;
+    int fits = 1;
+    for (i = 0; i < linears; i++) {
+        const awq_offer *of = offers + i * formats;
+        for (j = 0; j < formats; j++)
+            if (!(of[j].error >= 0)) return awq__fail(where, AWQ_ERR_DATA, 0, i, j);
+        j = awq__smallest_offer(of, formats);
+        if (j == formats) return awq__fail(where, AWQ_ERR_DATA, 0, i, 0);
+        fits = fits && of[j].bytes <= budget;
+        if (fits) budget -= of[j].bytes;
+    }
+    return fits ? AWQ_OK : AWQ_ERR_RANGE;
+}
+
+/* Takes the best steps while there are any that fit; returns what is left of the budget. *bound: no
+   choice has less error, by the part of the first step that fits; huge: all steps do. */
+static uint64_t awq__take_steps(const awq_offer *offers, size_t linears, size_t formats,
+                                awq__step *heap, uint64_t left, size_t *choice, double error,
+                                double *bound) {
+    *bound = DBL_MAX;
+    while (heap[0].slope > 0) {
+        awq__step step = heap[0];
+        const awq_offer *of = offers + step.linear * formats, *from = of + choice[step.linear];
+        uint64_t more = of[step.offer].bytes - from->bytes;
+        if (more <= left) {
+            left -= more;
+            error -= from->error - of[step.offer].error;
+            choice[step.linear] = step.offer;
+            heap[0] = awq__best_step(offers, formats, step.linear, step.offer);
+        } else {
+            if (*bound >= DBL_MAX) *bound = error - step.slope * (double)left;
+            heap[0].slope = 0;
+        }
+        awq__let_sink(heap, linears, 0);
+    }
+    return left;
+}
+
+AWQDEF size_t awq_allot_scratch_size(size_t linears) {
+    return awq__size_or_0(awq__mul(linears, sizeof(awq__step)));
+}
+
+AWQDEF awq_status awq_allot(const awq_offer *offers, size_t linears, size_t formats,
+                            uint64_t budget, void *scratch, size_t scratch_size, size_t *choice,
+                            awq_allotment *result, awq_where *where) {
+    awq__step *heap = (awq__step *)scratch;
+    uint64_t left = budget;
+    double error = 0;
+    size_t size = awq_allot_scratch_size(linears), i;
+    if (!offers || !scratch || !choice || !result) return AWQ_ERR_NULL;
+    if (linears == 0 || formats == 0) return AWQ_ERR_SHAPE;
+    if (size == 0 || scratch_size < size || !awq__is_aligned(scratch, sizeof(double)))
+        return AWQ_ERR_MEMORY;
+    AWQ__TRY(awq__check_offers(offers, linears, formats, budget, where));
+    for (i = 0; i < linears; i++) {
+        choice[i] = awq__smallest_offer(offers + i * formats, formats);
+        left -= offers[i * formats + choice[i]].bytes;
+        error += offers[i * formats + choice[i]].error;
+        heap[i] = awq__best_step(offers, formats, i, choice[i]);
+    }
+    for (i = linears / 2; i-- > 0;) awq__let_sink(heap, linears, i);
+    left = awq__take_steps(offers, linears, formats, heap, left, choice, error, &result->bound);
+    for (i = 0, error = 0; i < linears; i++) {
+        const awq_offer *of = offers + i * formats;
+        size_t better = awq__largest_offer(of, formats, choice[i], left);
+        left -= of[better].bytes - of[choice[i]].bytes;
+        choice[i] = better;
+        error += of[better].error;
+    }
+    result->bytes = budget - left;
+    result->error = error;
+    if (result->bound > error) result->bound = error;
     return AWQ_OK;
 }
 
@@ -5941,9 +6152,9 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__SOON
 #undef AWQ__ROUND_ROWS
 #undef AWQ__ROUND_STEP
-#undef AWQ__SPAN
+#undef AWQ__SQUARE
+#undef AWQ__ZEROS
 #undef AWQ__STRIP
-#undef AWQ__SPREAD
 #undef AWQ__SHORTLIST
 #undef AWQ__ROWS
 #undef AWQ__BYTE_ROWS

@@ -1581,28 +1581,30 @@ AWQ__INLINE AWQ__AVX2 float awq__fold_avx2(__m256 low, __m256 high) {
 }
 
 AWQ__AVX2 static void awq__grid_sums_avx2(const float *u, const float *ru, const float *r,
-                                          size_t n, float scale, float lowest, float highest,
-                                          float sums[3]) {
+                                          size_t n, float scale, float zero, float levels,
+                                          size_t count, float (*sums)[3]) {
     const __m256 step = _mm256_set1_ps(scale), inverse = _mm256_set1_ps(1.0f / scale);
-    const __m256 low = _mm256_set1_ps(lowest), high = _mm256_set1_ps(highest);
-    __m256 error[2], uv[2], vv[2];
-    size_t i, j;
-    AWQ__UNROLL for (j = 0; j < 2; j++) error[j] = uv[j] = vv[j] = _mm256_setzero_ps();
-    for (i = 0; i < n; i += 16)
-        AWQ__UNROLL for (j = 0; j < 2; j++) {
-            __m256 v = _mm256_mul_ps(_mm256_loadu_ps(u + i + 8 * j), inverse), d;
-            __m256 exact = _mm256_loadu_ps(ru + i + 8 * j);
-            v = _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-            v = _mm256_min_ps(_mm256_max_ps(v, low), high);
-            v = _mm256_mul_ps(v, _mm256_loadu_ps(r + i + 8 * j));
-            d = _mm256_fmsub_ps(v, step, exact);
-            error[j] = _mm256_fmadd_ps(d, d, error[j]);
-            uv[j] = _mm256_fmadd_ps(v, exact, uv[j]);
-            vv[j] = _mm256_fmadd_ps(v, v, vv[j]);
-        }
-    sums[0] = awq__fold_avx2(error[0], error[1]);
-    sums[1] = awq__fold_avx2(uv[0], uv[1]);
-    sums[2] = awq__fold_avx2(vv[0], vv[1]);
+    size_t i, j, z;
+    for (z = 0; z < count; z++, zero += 1) {
+        const __m256 low = _mm256_set1_ps(-zero), high = _mm256_set1_ps(levels - zero);
+        __m256 error[2], uv[2], vv[2];
+        AWQ__UNROLL for (j = 0; j < 2; j++) error[j] = uv[j] = vv[j] = _mm256_setzero_ps();
+        for (i = 0; i < n; i += 16)
+            AWQ__UNROLL for (j = 0; j < 2; j++) {
+                __m256 v = _mm256_mul_ps(_mm256_loadu_ps(u + i + 8 * j), inverse), d;
+                __m256 exact = _mm256_loadu_ps(ru + i + 8 * j);
+                v = _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+                v = _mm256_min_ps(_mm256_max_ps(v, low), high);
+                v = _mm256_mul_ps(v, _mm256_loadu_ps(r + i + 8 * j));
+                d = _mm256_fmsub_ps(v, step, exact);
+                error[j] = _mm256_fmadd_ps(d, d, error[j]);
+                uv[j] = _mm256_fmadd_ps(v, exact, uv[j]);
+                vv[j] = _mm256_fmadd_ps(v, v, vv[j]);
+            }
+        sums[z][0] = awq__fold_avx2(error[0], error[1]);
+        sums[z][1] = awq__fold_avx2(uv[0], uv[1]);
+        sums[z][2] = awq__fold_avx2(vv[0], vv[1]);
+    }
 }
 
 #define AWQ__TALL 6 /* rows and 2 vectors: 12 sums in 16 registers */
@@ -1789,27 +1791,45 @@ AWQ__INLINE AWQ__AVX512 float awq__fold_avx512(__m512 v) {
     return awq__fold_avx2(_mm512_castps512_ps256(v), _mm512_maskz_extractf32x8_ps(0xff, v, 1));
 }
 
-AWQ__AVX512 static void awq__grid_sums_avx512(const float *u, const float *ru, const float *r,
-                                              size_t n, float scale, float lowest, float highest,
-                                              float sums[3]) {
+/* Several zero points share what is loaded and rounded, and hide each other's latency. */
+AWQ__INLINE AWQ__AVX512 void awq__zero_sums_avx512(const float *u, const float *ru, const float *r,
+                                                   size_t n, float scale, float zero,
+                                                   float levels, size_t count, float (*sums)[3]) {
     const __m512 step = _mm512_set1_ps(scale), inverse = _mm512_set1_ps(1.0f / scale);
-    const __m512 low = _mm512_set1_ps(lowest), high = _mm512_set1_ps(highest);
-    __m512 error = _mm512_setzero_ps(), uv = error, vv = error;
-    size_t i;
-    for (i = 0; i < n; i += 16) {
-        __m512 v = _mm512_mul_ps(_mm512_loadu_ps(u + i), inverse), d;
-        __m512 exact = _mm512_loadu_ps(ru + i);
-        v = _mm512_cvtepi32_ps(_mm512_cvtps_epi32(v));
-        v = _mm512_min_ps(_mm512_max_ps(v, low), high);
-        v = _mm512_mul_ps(v, _mm512_loadu_ps(r + i));
-        d = _mm512_fmsub_ps(v, step, exact);
-        error = _mm512_fmadd_ps(d, d, error);
-        uv = _mm512_fmadd_ps(v, exact, uv);
-        vv = _mm512_fmadd_ps(v, v, vv);
+    __m512 error[AWQ__ZEROS], uv[AWQ__ZEROS], vv[AWQ__ZEROS], low[AWQ__ZEROS], high[AWQ__ZEROS];
+    size_t i, z;
+    AWQ__UNROLL for (z = 0; z < count; z++, zero += 1) {
+        error[z] = uv[z] = vv[z] = _mm512_setzero_ps();
+        low[z] = _mm512_set1_ps(-zero);
+        high[z] = _mm512_set1_ps(levels - zero);
     }
-    sums[0] = awq__fold_avx512(error);
-    sums[1] = awq__fold_avx512(uv);
-    sums[2] = awq__fold_avx512(vv);
+    for (i = 0; i < n; i += 16) {
+        __m512 exact = _mm512_loadu_ps(ru + i), root = _mm512_loadu_ps(r + i);
+        __m512 whole = _mm512_cvtepi32_ps(
+            _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(u + i), inverse)));
+        AWQ__UNROLL for (z = 0; z < count; z++) {
+            __m512 v = _mm512_min_ps(_mm512_max_ps(whole, low[z]), high[z]), d;
+            v = _mm512_mul_ps(v, root);
+            d = _mm512_fmsub_ps(v, step, exact);
+            error[z] = _mm512_fmadd_ps(d, d, error[z]);
+            uv[z] = _mm512_fmadd_ps(v, exact, uv[z]);
+            vv[z] = _mm512_fmadd_ps(v, v, vv[z]);
+        }
+    }
+    AWQ__UNROLL for (z = 0; z < count; z++) {
+        sums[z][0] = awq__fold_avx512(error[z]);
+        sums[z][1] = awq__fold_avx512(uv[z]);
+        sums[z][2] = awq__fold_avx512(vv[z]);
+    }
+}
+
+AWQ__AVX512 static void awq__grid_sums_avx512(const float *u, const float *ru, const float *r,
+                                              size_t n, float scale, float zero, float levels,
+                                              size_t count, float (*sums)[3]) {
+    if (count == 4) awq__zero_sums_avx512(u, ru, r, n, scale, zero, levels, 4, sums);
+    else if (count == 3) awq__zero_sums_avx512(u, ru, r, n, scale, zero, levels, 3, sums);
+    else if (count == 2) awq__zero_sums_avx512(u, ru, r, n, scale, zero, levels, 2, sums);
+    else awq__zero_sums_avx512(u, ru, r, n, scale, zero, levels, 1, sums);
 }
 
 /* The first `bytes` of `rows` rows: what the next tile reads is on its way while this one works. */
