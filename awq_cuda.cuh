@@ -371,6 +371,13 @@ AWQDEF awq_status awq_cuda_matmul_with(awq_cuda *cuda, awq_cuda_kernel kernel,
    >>ptx   what C++ has no words for; a test on the CPU brings its own
    ============================================================================================== */
 
+#if !AWQ_CUDA__HIP && !defined(AWQ_CUDA_EMULATED)
+/* Until `threads` threads, whole warps, have come to barrier `id`; 0 is that of __syncthreads. */
+AWQ_CUDA__DEVICE void awq_cuda__barrier(unsigned id, unsigned threads) {
+    asm volatile("bar.sync %0, %1;" :: "r"(id), "r"(threads) : "memory");
+}
+#endif
+
 #if AWQ_CUDA__TENSOR && !defined(AWQ_CUDA_EMULATED)
 
 AWQ_CUDA__DEVICE unsigned awq_cuda__address(const void *shared) {
@@ -434,11 +441,6 @@ AWQ_CUDA__DEVICE void awq_cuda__mma_m16n8k16_bf16(float *d, const unsigned *a, c
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-/* Until `threads` threads, whole warps, have come to barrier `id`; 0 is that of __syncthreads. */
-AWQ_CUDA__DEVICE void awq_cuda__barrier(unsigned id, unsigned threads) {
-    asm volatile("bar.sync %0, %1;" :: "r"(id), "r"(threads) : "memory");
 }
 
 /* Any function of three bits, in every bit: LUT = f(0xf0, 0xcc, 0xaa). */
