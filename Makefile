@@ -37,6 +37,7 @@ help:
 	@echo 'make golden      the reference cases in GOLDEN=folder'
 	@echo 'make fuzz        the readers of foreign files under libFuzzer; RUNS=10000000'
 	@echo 'make mutants     plant bugs; each must turn the tests red (an hour)'
+	@echo 'make mutants-cuda   the same in the CUDA header, under emulation (half an hour)'
 	@echo 'make firmware    inference on an emulated Cortex-M4, bit for bit as on this machine'
 	@echo 'make board       the test bodies on that board (minutes)'
 	@echo 'make test-isa    the test bodies on emulated Arm, RISC-V, s390x, x86-64, wasm; ISA=aarch64'
@@ -161,6 +162,9 @@ fuzz:
 mutants: tools
 	bash tests/scripts/mutants.sh $(BUILD)/mutants
 
+mutants-cuda: tools
+	bash tests/scripts/mutants.sh $(BUILD)/mutants-cuda cuda:
+
 firmware:
 	@$(NEED) cc arm-cc arm-libc arm-qemu
 	$(MAKE) -C examples/firmware BUILD=$(abspath $(BUILD))/firmware
@@ -237,6 +241,6 @@ clean:
 	rm -rf $(BUILD)
 
 .PHONY: help demo llm search web quality convert mpi python test test-web test-cuda golden \
-        sanitize fuzz mutants firmware board test-isa count-isa tools bench bench-build bench-peers bench-report \
+        sanitize fuzz mutants mutants-cuda firmware board test-isa count-isa tools bench bench-build bench-peers bench-report \
         gpu time-7b shared install clean
 .DEFAULT_GOAL := help

@@ -43,6 +43,9 @@
     RULES
         Stream     everything is queued on cuda.stream; nothing waits, allocates, prints or exits.
                    All calls but awq_cuda_init may be captured into a CUDA graph.
+        Overlap    weights_ready = 1: every tensor was filled, and waited for, before. Then the few
+                   tokens of GEMV begin to fetch their weights while the kernels before them on the
+                   stream still run (sm_90 and later, programmatic dependent launch).
         Memory     the caller's, on the device unless a function says host. The rows of x, and of a
                    dequantized W, begin at multiples of 16 bytes: strides are multiples of 8.
         Errors     a status, before anything is queued. AWQ_ERR_DEVICE: this GPU, or the code in
@@ -97,6 +100,7 @@ typedef struct awq_cuda {
     int    code_sm;         /* of the code in this binary that the device runs                    */
     int    has_wgmma;       /* and it is sm_90a code                                              */
     int    processors;
+    int    weights_ready;   /* 0, or what the host says: see RULES                                */
     size_t shared_size;     /* of one block                                                       */
     AWQ_CUDA_API(Stream_t) stream;
     void  *workspace;       /* awq_cuda_workspace_size() bytes of device memory; NULL: none       */
@@ -350,6 +354,7 @@ AWQDEF awq_status awq_cuda_matmul_with(awq_cuda *cuda, awq_cuda_kernel kernel,
 #  endif
 #  define AWQ_CUDA__LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                         \
       kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#  define AWQ_CUDA__LAUNCH_EARLY awq_cuda__launch_early
 #endif
 
 #define AWQ_CUDA__STRIP 64  /* rows                                                               */
@@ -366,6 +371,13 @@ AWQDEF awq_status awq_cuda_matmul_with(awq_cuda *cuda, awq_cuda_kernel kernel,
    >>ptx   what C++ has no words for; a test on the CPU brings its own
    ============================================================================================== */
 
+#if !AWQ_CUDA__HIP && !defined(AWQ_CUDA_EMULATED)
+/* Until `threads` threads, whole warps, have come to barrier `id`; 0 is that of __syncthreads. */
+AWQ_CUDA__DEVICE void awq_cuda__barrier(unsigned id, unsigned threads) {
+    asm volatile("bar.sync %0, %1;" :: "r"(id), "r"(threads) : "memory");
+}
+#endif
+
 #if AWQ_CUDA__TENSOR && !defined(AWQ_CUDA_EMULATED)
 
 AWQ_CUDA__DEVICE unsigned awq_cuda__address(const void *shared) {
@@ -377,12 +389,36 @@ AWQ_CUDA__DEVICE void awq_cuda__cp_async16(void *shared, const void *global, uns
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                  :: "r"(awq_cuda__address(shared)), "l"(global), "r"(valid_bytes) : "memory");
 }
+/* All 16 bytes, which nobody will want again soon: they leave the L2 cache first. */
+AWQ_CUDA__DEVICE uint64_t awq_cuda__stream_policy() {
+    uint64_t policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+AWQ_CUDA__DEVICE void awq_cuda__cp_async16_stream(void *shared, const void *global,
+                                                  uint64_t policy) {
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;"
+                 :: "r"(awq_cuda__address(shared)), "l"(global), "l"(policy) : "memory");
+}
 AWQ_CUDA__DEVICE void awq_cuda__cp_async_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 /* Until at most N of this thread's groups are on their way. */
 template <int N> AWQ_CUDA__DEVICE void awq_cuda__cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
+}
+
+/* A kernel that was launched early: until those before it are done, and their results are there. */
+AWQ_CUDA__DEVICE void awq_cuda__wait_for_predecessors() {
+#  if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#  endif
+}
+/* The next kernel may be launched early, as soon as all thread blocks have come here. */
+AWQ_CUDA__DEVICE void awq_cuda__admit_successors() {
+#  if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#  endif
 }
 
 /* Four 8 x 8 matrices of 16-bit numbers; lane l brings the address of row l % 8 of matrix l / 8,
@@ -405,11 +441,6 @@ AWQ_CUDA__DEVICE void awq_cuda__mma_m16n8k16_bf16(float *d, const unsigned *a, c
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-/* Until `threads` threads, whole warps, have come to barrier `id`; 0 is that of __syncthreads. */
-AWQ_CUDA__DEVICE void awq_cuda__barrier(unsigned id, unsigned threads) {
-    asm volatile("bar.sync %0, %1;" :: "r"(id), "r"(threads) : "memory");
 }
 
 /* Any function of three bits, in every bit: LUT = f(0xf0, 0xcc, 0xaa). */
@@ -1789,18 +1820,24 @@ AWQ_CUDA__DEVICE void awq_cuda__advance(const awq_cuda__weights &w, unsigned uni
 }
 
 template <unsigned GROUPS>
-AWQ_CUDA__DEVICE void awq_cuda__gemv_fetch(const awq_cuda__matmul_job &job, awq_cuda__cursor at,
-                                           unsigned char *stage) {
+AWQ_CUDA__DEVICE void awq_cuda__gemv_fetch_w(const awq_cuda__matmul_job &job, awq_cuda__cursor at,
+                                             uint64_t policy, unsigned char *stage) {
     const unsigned lane = threadIdx.x % 32;
     const uint4 *q = job.w.q + static_cast<size_t>(at.unit) * (AWQ_CUDA__TILE / 16) + lane;
     const size_t group =
         job.w.strip_groups == 1 ? at.strip : static_cast<size_t>(at.unit) * GROUPS;
-    unsigned char *x = stage + AWQ_CUDA__TILE + GROUPS * 160;
 #pragma unroll
     for (unsigned i = 0; i < AWQ_CUDA__TILE / 512; i++)
-        awq_cuda__cp_async16(stage + lane * 16 + i * 512, q + i * 32, 16);
+        awq_cuda__cp_async16_stream(stage + lane * 16 + i * 512, q + i * 32, policy);
     for (unsigned i = lane; i < GROUPS * 10; i += 32)
         awq_cuda__fetch_grid(job.w, group, GROUPS, i, stage + AWQ_CUDA__TILE);
+}
+
+template <unsigned GROUPS>
+AWQ_CUDA__DEVICE void awq_cuda__gemv_fetch_x(const awq_cuda__matmul_job &job, awq_cuda__cursor at,
+                                             unsigned char *stage) {
+    const unsigned lane = threadIdx.x % 32;
+    unsigned char *x = stage + AWQ_CUDA__TILE + GROUPS * 160;
     for (unsigned i = lane; i < job.tokens * 16; i += 32)
         awq_cuda__fetch_x(job, i / 16, at.block, i % 16, awq_cuda__x_chunk(x, i / 16, i % 16));
 }
@@ -1877,12 +1914,21 @@ awq_cuda__gemv(awq_cuda__matmul_job job) {
     unsigned unit = begin + warp, at = 0, fetch_at = 0;
     awq_cuda__cursor next = { unit, unit / job.w.blocks, unit % job.w.blocks };
     const awq_cuda__crew crew = { threadIdx.x, blockDim.x, 0 };
+    awq_cuda__cursor weights = next;
+    const uint64_t policy = awq_cuda__stream_policy();
     float sum[4][4] = { { 0 }, { 0 }, { 0 }, { 0 } };
+    for (unsigned i = 0; i < AWQ_CUDA__GEMV_STAGES - 1 && weights.unit < end; i++) {
+        awq_cuda__gemv_fetch_w<GROUPS>(job, weights, policy, ring + i * stage_size);
+        awq_cuda__advance(job.w, warps, &weights);
+    }
+    awq_cuda__admit_successors();
     for (unsigned i = threadIdx.x; i < AWQ_CUDA__GEMV_ZEROS / 4; i += blockDim.x)
         reinterpret_cast<unsigned *>(no_token)[i] = 0;
     __syncthreads();
+    awq_cuda__wait_for_predecessors(); /* all that is not weights may come from them */
     for (; fetch_at < AWQ_CUDA__GEMV_STAGES - 1; fetch_at++) {
-        if (next.unit < end) awq_cuda__gemv_fetch<GROUPS>(job, next, ring + fetch_at * stage_size);
+        if (next.unit < end)
+            awq_cuda__gemv_fetch_x<GROUPS>(job, next, ring + fetch_at * stage_size);
         awq_cuda__cp_async_commit();
         awq_cuda__advance(job.w, warps, &next);
     }
@@ -1894,8 +1940,10 @@ awq_cuda__gemv(awq_cuda__matmul_job job) {
             const unsigned char *x = stage + AWQ_CUDA__TILE + GROUPS * 160;
             awq_cuda__cp_async_wait<AWQ_CUDA__GEMV_STAGES - 2>();
             __syncwarp(); /* all lanes' copies are here, and nobody reads the stage before */
-            if (next.unit < end)
-                awq_cuda__gemv_fetch<GROUPS>(job, next, ring + fetch_at * stage_size);
+            if (next.unit < end) {
+                awq_cuda__gemv_fetch_w<GROUPS>(job, next, policy, ring + fetch_at * stage_size);
+                awq_cuda__gemv_fetch_x<GROUPS>(job, next, ring + fetch_at * stage_size);
+            }
             awq_cuda__cp_async_commit();
             awq_cuda__advance(job.w, warps, &next);
             awq_cuda__gemv_add<T, GROUPS>(
@@ -2442,6 +2490,7 @@ struct awq_cuda__plan {
     unsigned row_tiles, token_tiles;
     unsigned units, blocks; /* of one thread block; thread blocks */
     unsigned threads, shared, stages;
+    int early;              /* it waits for the kernels before it by itself */
     size_t workspace;       /* bytes, counters included; 0: no tile is cut */
 };
 
@@ -2457,7 +2506,8 @@ static size_t awq_cuda__workspace(const awq_cuda *cuda, size_t tile) {
 }
 
 /* Stripes of `blocks` units per tile for about one thread block per multiprocessor. Whole tiles,
-   whose sums nobody has to add, where that is hardly longer. */
+   whose sums nobody has to add, where that is hardly longer: with few tokens, whose bytes half of
+   the multiprocessors can fetch as well, by what adding takes, some 16 units. */
 static awq_status awq_cuda__plan_stripes(const awq_cuda *cuda, const awq_cuda__weights *w,
                                          size_t tokens, awq_cuda__plan *plan) {
     const size_t processors = static_cast<size_t>(cuda->processors);
@@ -2468,7 +2518,7 @@ static awq_status awq_cuda__plan_stripes(const awq_cuda *cuda, const awq_cuda__w
         return AWQ_ERR_RANGE;
     units = awq_cuda__ceil_div(tiles * w->blocks, processors);
     whole = awq_cuda__ceil_div(tiles, processors) * w->blocks;
-    if (whole * 16 <= units * 17) units = whole;
+    if (plan->tokens <= 8 ? whole * 2 <= units * 3 + 32 : whole * 16 <= units * 17) units = whole;
     plan->token_tiles = static_cast<unsigned>(token_tiles);
     plan->row_tiles = static_cast<unsigned>(row_tiles);
     plan->units = static_cast<unsigned>(units);
@@ -2494,6 +2544,7 @@ static awq_status awq_cuda__plan_gemv(const awq_cuda *cuda, awq_dtype dtype,
     warps = awq_cuda__min((cuda->shared_size - fixed) / per_warp, AWQ_CUDA__GEMV_WARPS);
     plan->kernel = dtype == AWQ_F16 ? awq_cuda__gemv_of<awq_cuda__f16>(w->block_groups)
                                     : awq_cuda__gemv_of<awq_cuda__bf16>(w->block_groups);
+    plan->early = cuda->weights_ready && cuda->code_sm >= 90;
     plan->rows = AWQ_CUDA__STRIP;
     plan->tokens = static_cast<unsigned>(tokens);
     plan->threads = static_cast<unsigned>(warps) * 32;
@@ -2684,6 +2735,24 @@ static awq_status awq_cuda__check_matmul(const awq_cuda_tensor *tensor, awq_matr
     return awq_cuda__check_aligned(x);
 }
 
+#if !AWQ_CUDA__HIP && !defined(AWQ_CUDA_EMULATED)
+static void awq_cuda__launch_early(awq_cuda__matmul_kernel *kernel, dim3 grid, unsigned threads,
+                                   unsigned shared, cudaStream_t stream,
+                                   const awq_cuda__matmul_job &job) {
+    cudaLaunchConfig_t config = cudaLaunchConfig_t();
+    cudaLaunchAttribute early = cudaLaunchAttribute();
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = 1;
+    (void)cudaLaunchKernelEx(&config, kernel, job); /* awq_cuda__launched has its error */
+}
+#endif
+
 static awq_status awq_cuda__run(awq_cuda *cuda, const awq_cuda__plan *plan,
                                 awq_cuda__matmul_job *job) {
     dim3 grid(plan->blocks);
@@ -2706,6 +2775,10 @@ static awq_status awq_cuda__run(awq_cuda *cuda, const awq_cuda__plan *plan,
             cuda, cudaFuncSetAttribute(reinterpret_cast<const void *>(plan->kernel),
                                        cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        static_cast<int>(cuda->shared_size))));
+    if (plan->early) {
+        AWQ_CUDA__LAUNCH_EARLY(plan->kernel, grid, plan->threads, plan->shared, cuda->stream, *job);
+        return awq_cuda__launched(cuda);
+    }
 #endif
     AWQ_CUDA__LAUNCH(plan->kernel, grid, plan->threads, plan->shared, cuda->stream, *job);
     return awq_cuda__launched(cuda);

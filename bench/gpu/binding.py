@@ -36,8 +36,9 @@ class CudaTensor(ctypes.Structure):
 
 class Cuda(ctypes.Structure):
     _fields_ = [("sm", c_int), ("code_sm", c_int), ("has_wgmma", c_int), ("processors", c_int),
-                ("shared_size", c_size_t), ("stream", c_void_p), ("workspace", c_void_p),
-                ("workspace_size", c_size_t), ("needs", c_int), ("error", c_int)]
+                ("weights_ready", c_int), ("shared_size", c_size_t), ("stream", c_void_p),
+                ("workspace", c_void_p), ("workspace_size", c_size_t), ("needs", c_int),
+                ("error", c_int)]
 
 
 def matrix(t):

@@ -31,6 +31,8 @@ def check_product(library, linear, kernel, tokens, with_extras):
     bias = torch.randn(out, device="cuda").to(linear.dtype) if with_extras else None
     residual = torch.randn(tokens, out, device="cuda").to(linear.dtype) if with_extras else None
     y = torch.full((tokens, out), float("nan"), device="cuda", dtype=linear.dtype)
+    torch.cuda.synchronize()
+    library.cuda.weights_ready = 1
     library.matmul(linear, x, y, kernel, bias, residual)
     w = linear.weights()
     expected, size = x.double() @ w.T, x.double().abs() @ w.abs().T
@@ -39,6 +41,7 @@ def check_product(library, linear, kernel, tokens, with_extras):
             expected, size = expected + extra.double(), size + extra.double().abs()
     worst = worst_error(y, expected, size, linear.dtype, tolerance(kernel, tokens, linear.dtype))
     again = torch.empty_like(y)
+    library.cuda.weights_ready = 0
     library.matmul(linear, x, again, kernel, bias, residual)
     return worst, torch.equal(y, again)
 
@@ -114,6 +117,7 @@ def floors():
 
 
 def ours(library, linear, x, y, kernel):
+    library.cuda.weights_ready = 1      # time_rounds waits before it captures
     copies = [linear.copy() for _ in range(rotation(linear.memory.numel()))]
     return time_rounds([lambda l=l: library.matmul(l, x, y, kernel) for l in copies])
 

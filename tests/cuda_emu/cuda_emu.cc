@@ -108,6 +108,7 @@ struct thread {
     ucontext_t start;
     bool started;               /* its fiber exists and waits for work */
     bool exited;
+    bool is_alone;              /* the kernels before this one are done */
     uint64_t fenced;            /* time and epoch of its last fence, 0 for none */
     uint32_t fence_epoch;
     unsigned index;             /* in its block */
@@ -189,6 +190,7 @@ struct {
 
     launch_state launch;
     uint32_t launches, epochs, progress;
+    uint32_t waited_for;            /* launches until this one are done */
     uint64_t time;
     std::vector<release> *published;            /* by number of block, of this launch */
     block *block_now;
@@ -627,6 +629,10 @@ void read_global(const allocation *a, uintptr_t address, size_t size, bool atomi
 {
     const size_t offset = address - a->begin;
     for (size_t i = offset; i < offset + size; i++) {
+        if (!s.thread_now->is_alone && a->written[i] && a->bytes[i].launch > s.waited_for) {
+            fail(caller, "read of byte %zu of a buffer, which a kernel before may not have written yet",
+                 i);
+        }
         if (!a->initialised[i]) fail(caller, "read of byte %zu of a buffer, which was never written", i);
         if (a->written[i]) check_order(a->bytes[i], i, "read", atomic, caller);
     }
@@ -635,6 +641,7 @@ void read_global(const allocation *a, uintptr_t address, size_t size, bool atomi
 void write_global(allocation *a, uintptr_t address, size_t size, bool atomic, const void *caller)
 {
     const size_t offset = address - a->begin;
+    if (!s.thread_now->is_alone) fail(caller, "write to a buffer that a kernel before may still use");
     for (size_t i = offset; i < offset + size; i++) {
         global_byte *b = &a->bytes[i];
         check_order(*b, i, "write", atomic, caller);
@@ -773,6 +780,7 @@ void start_block(unsigned slot, unsigned number)
             t->index = w * LANES + lane;
             t->id = { t->index % d.x, t->index / d.x % d.y, t->index / d.x / d.y };
             t->exited = false;
+            t->is_alone = !s.launch.what.early;
             t->fenced = t->fenced_of_step = t->fence_epoch = 0;
             t->waits_for = nullptr;
             t->groups.assign(1, { });
@@ -1502,6 +1510,12 @@ void cuda_emu::mbarrier_wait(uint64_t *barrier, unsigned parity, int line, const
     learn_now(m->complete);
 }
 
+void cuda_emu::wait_for_predecessors(int line)
+{
+    if (s.launch.what.early && removed(GRID_WAIT, line)) return;
+    s.thread_now->is_alone = true;
+}
+
 void cuda_emu::proxy_fence(int line)
 {
     if (!removed(PROXY_FENCE, line)) s.thread_now->proxy_fence = ++s.time;
@@ -1818,6 +1832,9 @@ void emulator::device_write(void *to, const void *from, size_t size)
     memcpy(to, from, size);
     protect_device(PROT_NONE);
     host_access(to, size, true);
+    const allocation *a = find_allocation(uintptr_t(to), size);
+    s.launches++;               /* work on the stream like any other */
+    for (size_t i = 0; a && i < size; i++) a->bytes[uintptr_t(to) - a->begin + i].launch = s.launches;
 }
 
 void emulator::device_read(void *to, const void *from, size_t size)
@@ -1861,6 +1878,8 @@ void emulator::device_free_all()
 
 void emulator::set_seed(uint64_t seed) { s.random.seed(seed); }
 
+void emulator::synchronize() { s.waited_for = s.launches; }
+
 void emulator::fail_launch(int nth, int error)
 {
     s.launches_until_failure = nth;
@@ -1892,7 +1911,7 @@ void emulator::remove_site(site which) { s.removed = which; }
 const char *emulator::site_name(site_kind kind)
 {
     static const char *const names[] = { "barrier", "__syncwarp", "cp.async wait", "__threadfence",
-                                         "fence.proxy.async", "mbarrier wait", "mbarrier arrival",
+                                         "fence.proxy.async", "mbarrier wait", "mbarrier arrival", "griddepcontrol.wait",
                                          "wgmma.fence", "wgmma.commit_group", "wgmma.wait_group" };
     return names[kind];
 }

@@ -92,10 +92,16 @@ cudaError_t function_attributes(cudaFuncAttributes *attributes);
 cudaError_t occupancy(int *blocks, int threads, size_t shared_bytes);
 
 /*  run(closure) is what each thread does; closure is in memory that kernels may read.            */
-struct work { void (*run)(void *closure); void *closure; size_t closure_size; const void *kernel; };
+struct work {
+    void (*run)(void *closure);
+    void *closure;
+    size_t closure_size;
+    const void *kernel;
+    bool early;             /* programmatic dependent launch */
+};
 void launch(const work &what, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream);
 
-template <class... Parameters, class... Arguments>
+template <bool EARLY, class... Parameters, class... Arguments>
 void launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
                    cudaStream_t stream, Arguments... arguments)
 {
@@ -105,8 +111,8 @@ void launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
         const call *what = static_cast<const call *>(closure);
         std::apply(what->kernel, what->parameters);
     };
-    launch({ run, &c, sizeof c, reinterpret_cast<const void *>(kernel) }, grid, block, shared_bytes,
-           stream);
+    launch({ run, &c, sizeof c, reinterpret_cast<const void *>(kernel), EARLY }, grid, block,
+           shared_bytes, stream);
 }
 
 }   /* namespace cuda_emu */
@@ -131,7 +137,8 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, Kernel *,
     return cuda_emu::occupancy(blocks, threads, shared_bytes);
 }
 
-#define AWQ_CUDA__LAUNCH(...) ::cuda_emu::launch_kernel(__VA_ARGS__)
+#define AWQ_CUDA__LAUNCH(...) ::cuda_emu::launch_kernel<false>(__VA_ARGS__)
+#define AWQ_CUDA__LAUNCH_EARLY(...) ::cuda_emu::launch_kernel<true>(__VA_ARGS__)
 #define AWQ_CUDA__SHARED(name) unsigned char *name = ::cuda_emu::registers.shared
 
 /* ---- a thread's place ------------------------------------------------------------------------ */
@@ -423,6 +430,7 @@ void load_matrices(unsigned *r, const void *row, int count, bool transposed, int
 enum mma_shape { M16N8K16, M16N8K8 };
 void multiply(mma_shape shape, float (*widen)(uint16_t), float *d, const unsigned *a,
               const unsigned *b, int line);
+void wait_for_predecessors(int line);
 unsigned shared_address(const void *shared);
 void barrier(unsigned id, unsigned threads, int line);
 void mbarrier_init(uint64_t *barrier, unsigned count, const void *caller);
@@ -475,6 +483,17 @@ CUDA_EMU_MMA(awq_cuda__mma_m16n8k16_f16, M16N8K16, f16)
 CUDA_EMU_MMA(awq_cuda__mma_m16n8k16_bf16, M16N8K16, bf16)
 CUDA_EMU_MMA(awq_cuda__mma_m16n8k8_f16, M16N8K8, f16)
 
+static inline uint64_t awq_cuda__stream_policy() { return 0; }
+__attribute__((noinline)) static inline
+void awq_cuda__cp_async16_stream(void *shared, const void *global, uint64_t)
+{
+    cuda_emu::copy_async(shared, global, 16, CUDA_EMU_HERE);
+}
+static inline void awq_cuda__admit_successors() { }
+static inline void awq_cuda__wait_for_predecessors(int line = __builtin_LINE())
+{
+    cuda_emu::wait_for_predecessors(line);
+}
 static inline unsigned awq_cuda__address(const void *shared)
 {
     return cuda_emu::shared_address(shared);

@@ -36,6 +36,8 @@ struct device {
 extern device config;
 extern void *expected_stream;       /* any other is reported */
 
+/*  The host waits: what kernels wrote until now, one that is launched early may read at once.    */
+void synchronize();
 /*  Blocks, warps and the steps of warps run in an order made from it.                            */
 void set_seed(uint64_t seed);
 /*  The nth launch from now returns this error and does nothing; 0: none does.                    */
@@ -49,7 +51,7 @@ std::string report();
 
 /*  Calls that order memory, by source line of the file with the kernels.                         */
 enum site_kind { BARRIER, WARP_BARRIER, COPY_WAIT, FENCE, PROXY_FENCE, MBARRIER_WAIT,
-                 MBARRIER_ARRIVE, WGMMA_FENCE, WGMMA_COMMIT, WGMMA_WAIT, SITE_KINDS };
+                 MBARRIER_ARRIVE, GRID_WAIT, WGMMA_FENCE, WGMMA_COMMIT, WGMMA_WAIT, SITE_KINDS };
 struct site { site_kind kind; int line; };
 std::vector<site> sites();          /* met in launches since forget_sites() */
 void forget_sites();

@@ -142,6 +142,9 @@ static void check_kernel(awq_cuda *cuda, int kernel, linear *m, rng *r)
     std::vector<uint16_t> got, again;
     define_outputs(m, arithmetic_of(kernel, m->c.tokens));
     give_workspace(cuda, m->c.tokens + rng_below(r, 2) * rng_below(r, 100));
+    cuda->weights_ready = int(rng_below(r, 2));
+    synchronize();
+    write_matrix(m->x.view, m->x.values);
     if (!multiply(cuda, kernel, *m, new_output(r, *m), &got)) return;
     check_outputs(kernel, *m, got);
     spoil_partials(*cuda);
@@ -152,11 +155,10 @@ static void check_kernel(awq_cuda *cuda, int kernel, linear *m, rng *r)
           describe(m->c).c_str());
 }
 
-static void check_case(const linear_case &c, rng *r)
+static void check_case_on(int processors, const linear_case &c, rng *r)
 {
     set_seed(rng_next(r));
-    const size_t most = kernels_architecture == 900 ? 24 : 140;   /* tiles are large there */
-    awq_cuda cuda = new_device(r, 1 + int(rng_below(r, rng_below(r, 2) ? 8 : most)));
+    awq_cuda cuda = new_device(r, processors);
     linear m = new_linear(r, c);
     if (repack(&cuda, &m, r)) {
         check_dequantize(&cuda, m, r);
@@ -165,6 +167,12 @@ static void check_case(const linear_case &c, rng *r)
         }
     }
     free_linear(&m);
+}
+
+static void check_case(const linear_case &c, rng *r)
+{
+    const size_t most = kernels_architecture == 900 ? 24 : 140;   /* tiles are large there */
+    check_case_on(1 + int(rng_below(r, rng_below(r, 2) ? 8 : most)), c, r);
 }
 
 /*  Every combination of options, at some shape.                                                  */
@@ -212,6 +220,17 @@ static void test_large(rng *r, bool full)
     }
 }
 
+/*  So few strips with so many inputs that GEMV cuts them, too.                                   */
+static void test_cuts(rng *r, bool full)
+{
+    if (kernels_architecture != 800) return;
+    for (int i = 0; i < (full ? 40 : 4) && !failures; i++) {
+        linear_case c = random_case(r, 130, 8, 3);
+        c.cols = 3072 + 8 * rng_below(r, 200);
+        check_case_on(30 + int(rng_below(r, 110)), c, r);
+    }
+}
+
 /* ---- what is not a number stays in its token ------------------------------------------------- */
 
 static void check_spread(int kernel, linear *m, size_t bad_token, rng *r)
@@ -251,10 +270,16 @@ static void test_not_a_number(rng *r, bool)
 /* ---- barriers, waits and fences -------------------------------------------------------------- */
 
 /*  A case in which a kernel goes through all of its code: several stages, tiles that are cut among
-    six processors, and a processor that has several tiles.                                       */
+    so many processors, and a processor that has several tiles.                                   */
+static int busy_processors(int kernel) { return kernel == AWQ_CUDA_GEMV ? 24 : 6; }
+
 static linear_case busy_case(int kernel)
 {
     linear_case c = { 64, 0, AWQ_F16, AWQ_F16, 200, 1024, 3, NORMAL_NUMBERS, true, 1 };
+    if (kernel == AWQ_CUDA_GEMV) {
+        c.rows = 100;
+        c.cols = 4096;
+    }
     if (kernel == AWQ_CUDA_GEMM) c.tokens = 40;
     if (kernel == AWQ_CUDA_WGMMA) {
         c.rows = 300;
@@ -268,6 +293,8 @@ static std::string run_busy(int kernel, const linear &m, int processors, rng dev
 {
     awq_cuda cuda = new_device(&device, processors);
     set_seed(rng_next(r));
+    cuda.weights_ready = 1;
+    synchronize();
     give_workspace(&cuda, m.c.tokens);
     awq_cuda_matmul_with(&cuda, awq_cuda_kernel(kernel), &m.on_device, m.x.view, m.bias,
                          m.residual.view, new_output(r, m));
@@ -293,7 +320,7 @@ static void test_removed_sites(rng *r, bool full)
         linear m = new_linear(r, busy_case(kernel));
         if (!repack(&cuda, &m, r)) return;
         forget_sites();
-        const std::string sound = run_busy(kernel, m, 6, device, r) +
+        const std::string sound = run_busy(kernel, m, busy_processors(kernel), device, r) +
                                   run_busy(kernel, m, 1, device, r);
         CHECK(sound.empty(), "%s: %s", KERNELS[kernel], sound.c_str());
         const std::vector<site> all = sites();
@@ -301,7 +328,7 @@ static void test_removed_sites(rng *r, bool full)
         for (const site &which : all) {
             if (is_tidy(kernel, which, all)) continue;
             remove_site(which);
-            const std::string found = run_busy(kernel, m, 6, device, r) +
+            const std::string found = run_busy(kernel, m, busy_processors(kernel), device, r) +
                                   run_busy(kernel, m, 1, device, r);
             CHECK(!found.empty(), "%s: %s of line %d is not needed, or its absence not noticed",
                   KERNELS[kernel], site_name(which.kind), which.line);
@@ -314,7 +341,7 @@ static void test_removed_sites(rng *r, bool full)
 int main(int count, char **words)
 {
     static const struct { const char *name; void (*test)(rng *, bool); } tests[] = {
-        { "options", test_options }, { "remainders", test_remainders }, { "large", test_large },
+        { "options", test_options }, { "remainders", test_remainders }, { "large", test_large }, { "cuts", test_cuts },
         { "nan", test_not_a_number }, { "barriers", test_removed_sites },
         { "layouts", test_foreign_layouts }, { "calibration", test_calibration },
         { "arguments", test_wrong_arguments }, { "far", test_far_apart },

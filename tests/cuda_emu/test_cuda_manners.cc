@@ -291,6 +291,28 @@ static void test_thresholds(const awq_cuda &cuda, const awq_cuda_tensor &tensor)
     CHECK(awq_cuda_pick(&cuda, &tensor, 65) == many, "65 tokens");
 }
 
+/*  weights_ready is a promise: without it nothing is read early, and if it is broken that shows.  */
+static void test_promise(call *c, const linear &m, rng *r)
+{
+    const awq_cuda before = c->cuda;
+    for (int ready = 0; ready < 2; ready++) {
+        awq_packed there = m.packed;
+        there.data = to_device(m.bytes);
+        synchronize();
+        c->cuda.weights_ready = ready;
+        c->cuda_given = &c->cuda;
+        c->kernel = AWQ_CUDA_GEMV;
+        c->y = new_output(r, m);
+        CHECK(awq_cuda_repack(&c->cuda, &there, &c->tensor) == AWQ_OK, "repack");
+        const bool broken = ready && c->cuda.code_sm >= 90;
+        CHECK(run(c) == (broken ? AWQ_ERR_CUDA : AWQ_OK), "the product after it");
+        const std::string found = report();
+        CHECK(broken == (found.find("a kernel before may not have written") != std::string::npos),
+              "weights_ready = %d: %s", ready, found.c_str());
+    }
+    c->cuda = before;
+}
+
 /*  What picks is what it picks.                                                                  */
 static void test_pick(call *c, const linear &m, rng *r)
 {
@@ -307,11 +329,11 @@ static void test_pick(call *c, const linear &m, rng *r)
 
 void test_wrong_arguments(rng *r, bool)
 {
-    const linear_case shape = { 64, 0, AWQ_F16, AWQ_F16, 100, 1024, 5, NORMAL_NUMBERS, false, 1 };
+    const linear_case shape = { 64, 0, AWQ_F16, AWQ_F16, 100, 3200, 5, NORMAL_NUMBERS, false, 1 };
     test_tensor_arguments();
     test_init(r);
     call c;
-    c.cuda = new_device(r, 7);
+    c.cuda = new_device(r, 30);
     linear m = new_linear(r, shape);
     if (!repack(&c.cuda, &m, r)) return;
     give_workspace(&c.cuda, shape.tokens);
@@ -326,6 +348,7 @@ void test_wrong_arguments(rng *r, bool)
     test_thresholds(c.cuda, c.tensor);
     test_pick(&c, m, r);
     test_failing_launches(&c, m);
+    if (c.cuda.sm >= 80) test_promise(&c, m, r);
     free_linear(&m);
 }
 

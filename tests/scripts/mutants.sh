@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # mutants.sh BUILD [WORDS]   can the tests fail? plants each bug of mutants.txt (those with WORDS in
 #                            their name) in a copy of the headers and runs the tests on it. Lists the
-#                            bugs that no test notices; fails if there are any.
+#                            bugs that no test notices; fails if there are any. Those named "cuda: ..."
+#                            are in awq_cuda.cuh and tried only where WORDS begins like that.
 source "$(dirname "$0")/common.sh"
 mkdir -p "$1"
 build=$(cd "$1" && pwd)
@@ -10,15 +11,21 @@ words=${2:-}
 jobs=$(nproc 2>/dev/null || echo 2)
 copy=$build/source
 headers=(awq.h awq_simd.h)
+beside=() kind=host targets=(all) chosen=.
+if [[ $words == cuda:* ]]; then     # under the emulator, which has its own checks of behaviour
+    headers=(awq_cuda.cuh) beside=(awq.h awq_simd.h) kind=cuda chosen='^test_cuda_(80|90)$'
+    targets=(test_cuda_80 test_cuda_90)
+fi
 
 mkdir -p "$copy"
 rm -rf "${copy:?}"/*
-cp -r "${headers[@]/#/$root/}" "$root/CMakeLists.txt" "$root/LICENSE" "$root/cmake" "$root/tests" "$copy"
+cp -r "${headers[@]/#/$root/}" "${beside[@]/#/$root/}" "$root/CMakeLists.txt" "$root/LICENSE" "$root/cmake" "$root/tests" "$copy"
 mkdir "$copy/examples"
 cp -r "$root/examples/common" "$copy/examples"
 
 # Some bugs show only as undefined behaviour.
 flags='-O1 -fsanitize=undefined,float-cast-overflow -fno-sanitize-recover=all'
+[[ $kind == host ]] || flags=-O1
 
 give_up() { cat "$scratch/log"; fail "$@"; }
 first_failed() { awk 'listed { print $3; exit } /tests FAILED:/ { listed = 1 }' "$scratch/log"; }
@@ -26,10 +33,12 @@ first_failed() { awk 'listed { print $3; exit } /tests FAILED:/ { listed = 1 }' 
 # Fails if the tests do; whether they were built is in $built.
 run_tests() {
     built=no
-    cmake --build "$build/out" --parallel "$jobs" >"$scratch/log" 2>&1 || return 1
+    cmake --build "$build/out" --parallel "$jobs" --target "${targets[@]}" >"$scratch/log" 2>&1 ||
+        return 1
     built=yes
     cd "$build/out"
-    AWQ_TEST_FULL=0 ctest --stop-on-failure --timeout 120 --parallel "$jobs" >"$scratch/log" 2>&1
+    AWQ_TEST_FULL=0 ctest -R "$chosen" --stop-on-failure --timeout 300 --parallel "$jobs" \
+        >"$scratch/log" 2>&1
 }
 
 plant() {                   # text, replacement: in the one line of all headers that has the text
@@ -57,6 +66,7 @@ while IFS= read -r name; do
     [[ $old == '- '* && $new == '+'* ]] || fail "$list: the lines after '$name' are not - and +"
     new=${new#+}
     [[ $name == *"$words"* ]] || continue
+    [[ $kind == cuda || $name != cuda:* ]] || continue
     names+=("$name") from+=("${old#- }") to+=("${new# }")
     plant "${old#- }" '' || fail "'$name': this is not exactly once in ${headers[*]}: ${old#- }"
 done <"$list"
@@ -65,7 +75,9 @@ cp "${headers[@]/#/$root/}" "$copy"
 cmake -S "$copy" -B "$build/out" -DAWQ_CHECKS=OFF -DAWQ_BUILD_LIBRARY=OFF \
     -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_C_FLAGS_DEBUG=$flags" >"$scratch/log" || give_up "cmake failed"
 run_tests || give_up "the tests fail without any bug planted"
-sets=$(AWQ_TEST_FULL=0 "$build/out/tests/test_kernels" 2>/dev/null | sed -n 's/^kernel sets: //p')
+sets=cuda
+[[ $kind == cuda ]] ||
+    sets=$(AWQ_TEST_FULL=0 "$build/out/tests/test_kernels" 2>/dev/null | sed -n 's/^kernel sets: //p')
 
 survivors=0
 for i in "${!names[@]}"; do
@@ -74,6 +86,10 @@ for i in "${!names[@]}"; do
         continue
     fi
     plant "${from[i]}" "${to[i]}"
+    case ${names[i]} in     # the same source, built for what has the bug
+        'cuda: wgmma'*) targets=(test_cuda_90) chosen='^test_cuda_90$' ;;
+        cuda:*)         targets=(test_cuda_80) chosen='^test_cuda_80$' ;;
+    esac
     if run_tests; then
         survivors=$((survivors + 1))
         echo "NOT NOTICED  ${names[i]}"
