@@ -27,7 +27,7 @@ help:
 	@echo 'make llm         quantize a real LLM and measure it; MODEL=file-or-folder TEXT= CALIB= ARGS='
 	@echo 'make search      semantic search: quantize a sentence encoder, index FOLDER=, ask; MODEL='
 	@echo 'make web         the same in a browser, served on PORT=8000'
-	@echo 'make quality     every way to quantize, measured: error, embeddings, perplexity; ARGS="--group 64"'
+	@echo 'make quality     every way to quantize, measured: error, embeddings, perplexity; ARGS="--table groups"'
 	@echo 'make convert     other layouts for a quantized model; ARGS="IN --list", "IN OUT --to gptq"'
 	@echo 'make mpi         quantize and run that LLM by several processes (Open MPI); RANKS="1 2 3 4"'
 	@echo 'make python      the same layer from Python: table and picture; ARGS="--bits 3"'
@@ -99,7 +99,7 @@ ENCODER = $(addprefix examples/search/,bert.c embed.c encoder.c passages.c wordp
 $(BUILD)/quality/quality: $(wildcard examples/quality/*.c examples/quality/*.h examples/search/*.h) $(ENCODER) $(HEADERS)
 	@$(NEED) cc json
 	@mkdir -p $(@D)
-	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) $(wildcard examples/quality/*.c) $(ENCODER) -o $@ $(EXAMPLE_LIBS) -ljansson
+	$(CC) $(EXAMPLE_CFLAGS) $(NATIVE) $(wildcard examples/quality/*.c) $(ENCODER) -o $@ $(EXAMPLE_LIBS) -ljansson -ldl
 
 python: shared $(BUILD)/venv/ready
 	AWQ_LIBRARY=$(BUILD)/shared $(BUILD)/venv/bin/python examples/python/lesson.py \
@@ -150,7 +150,7 @@ sanitize: tools
 
 test-cuda: tools
 	cmake -S . -B $(BUILD)
-	cmake --build $(BUILD) --parallel $(JOBS) --target test_cuda_emu test_cuda_75 test_cuda_80
+	cmake --build $(BUILD) --parallel $(JOBS) --target test_cuda_emu test_cuda_75 test_cuda_80 test_cuda_90
 	cd $(BUILD) && AWQ_TEST_FULL=1 ctest --output-on-failure --parallel $(JOBS) -R test_cuda
 	bash tests/scripts/cuda.sh 75 80 86 89 90a 100a 120a ptx || test $$? = 77
 

@@ -565,6 +565,8 @@ typedef struct awq_hessian {
                                    columns in `order`                                             */
     float       *corners;       /* [ceil(in_features / 128)][128][128] L in those blocks          */
     uint32_t    *order;         /* [in_features] channel of row i; the last row is rounded first  */
+    float       *innovation;    /* [in_features] L_ii^2 of channel c: what of H_cc those rounded
+                                   after it cannot make up for                                    */
 } awq_hessian;
 
 /*  awq_hessian_init  -  factor the Gram matrix of stats
@@ -584,6 +586,29 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
                                    double damping, awq_order order, void *memory,
                                    size_t memory_size, const awq_parallel *parallel,
                                    awq_hessian *hessian, awq_where *where);
+
+/*  awq_balance  -  the per-channel scale s that suits awq_fit and awq_round, without a grid
+
+    Formula   argmin over s of  sum over rows and groups of  R^2 sum_c h_c / s_c^2,  where
+              R = |max(w s, 0)|_p + |max(-w s, 0)|_p  over the group, p = 16, is its range, smoothed
+              (symmetric: twice the p-norm of w s). A grid's step is R / levels, and rounding leaves
+              step^2 h_c / (12 s_c^2) of channel c. At the minimum the noise of a channel is its
+              share in the ranges: s_c^2 = h_c sum R^2 / (strain_c sum h / s^2), taken as the step
+              of an iteration. Scaled to a geometric mean of 1.
+    Shapes    weights: weight_count views (out_features_i, in_features) of the linears that share
+              the input; importance [in_features] >= 0: hessian.innovation, or mean x^2 of
+              awq_stats_get where there is no hessian, or NULL for 1; scale [in_features]
+    Memory    scratch: awq_balance_scratch_size() bytes, aligned for double: 200 bytes per channel
+              and 16 shards of rows; 0 from it: overflow
+    Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA (where->matrix: which weight; weight_count:
+              importance)
+    Threads   pure; 16 shards of rows are spread over `parallel` and added in order
+    Source    ours. The rule s = act^a / weight^b (AutoAWQ's duo) approximates it; docs/quality.md */
+AWQDEF size_t     awq_balance_scratch_size(size_t in_features);
+AWQDEF awq_status awq_balance(const awq_kernels *k, awq_quant quant, awq_tie tie,
+                              const float *importance, const awq_matrix *weights,
+                              size_t weight_count, void *scratch, size_t scratch_size,
+                              const awq_parallel *parallel, float *scale, awq_where *where);
 
 /*  awq_round  -  choose the integers of a tensor so that their errors cancel in the output
 
@@ -606,6 +631,32 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
                             const awq_hessian *hessian, awq_matrix weight, const float *scale,
                             awq_tensor *tensor, void *scratch, size_t scratch_size,
                             const awq_parallel *parallel, awq_where *where);
+
+/*  One way to store a linear: what it takes, and what it loses in units that add up over linears.
+    An infinite error stands for a way that this linear does not have.                            */
+typedef struct awq_offer { uint64_t bytes; double error; } awq_offer;
+
+/*  What the chosen offers take and lose; no choice within the budget loses less than `bound`.    */
+typedef struct awq_allotment { uint64_t bytes; double error, bound; } awq_allotment;
+
+/*  awq_allot  -  the format of each linear, so that all together lose little within a budget
+
+    Formula   min over choices of sum_i offers[i][choice[i]].error, where the bytes are <= budget.
+              From the smallest formats on, the step that saves most error per byte, while it fits;
+              in the end whatever still fits. A budget that the last step fills is used best; else
+              error - bound is less than what the first step that did not fit would have saved.
+    Shapes    offers [linears][formats], in any order; choice [linears]. Linears that must be stored
+              alike are one of them: add up their bytes and errors.
+    Memory    scratch: awq_allot_scratch_size() bytes, aligned for double; 0 from it: overflow
+    Errors    NULL, SHAPE (no linear, no format), MEMORY; DATA: an error is negative or NaN, or all
+              of a linear are infinite (where->row: linear, where->col: format); RANGE: the smallest
+              formats take more than the budget
+    Numerics  the same choice on every machine
+    Source    Sinha and Zoltners, The multiple-choice knapsack problem, 1979                      */
+AWQDEF size_t     awq_allot_scratch_size(size_t linears);
+AWQDEF awq_status awq_allot(const awq_offer *offers, size_t linears, size_t formats,
+                            uint64_t budget, void *scratch, size_t scratch_size, size_t *choice,
+                            awq_allotment *result, awq_where *where);
 
 #endif /* AWQ_INFERENCE_ONLY */
 
@@ -3234,6 +3285,7 @@ typedef struct awq__factoring {
     float *panel;        /* [strips][AWQ__CHUNK][AWQ__STRIP] what stands below it, too */
     uint32_t *order;
     uint32_t *place;     /* [in] the row of a channel */
+    float *innovation;   /* [in] */
     const float *scale;
     double damping; /* in units of s^2 */
     float floor_of_pivot;
@@ -3248,6 +3300,7 @@ static void awq__factor_layout(awq__factoring *f, awq__arena *arena, size_t in) 
     f->turned = (float *)awq__take(arena, AWQ__SQUARE, sizeof(float));
     f->order = (uint32_t *)awq__take(arena, in, sizeof(uint32_t));
     f->place = (uint32_t *)awq__take(arena, in, sizeof(uint32_t));
+    f->innovation = (float *)awq__take(arena, in, sizeof(float));
 }
 
 /* The block on the diagonal, in place. */
@@ -3445,10 +3498,245 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
     for (i = 0; i < in; i++) f.place[f.order[i]] = (uint32_t)i;
     awq__run(parallel, in, AWQ__TILE, awq__permute_gram, &f);
     awq__factor(&f, parallel);
+    for (i = 0; i < in; i++) {
+        float pivot = f.corners[i * AWQ__CHUNK + i % AWQ__CHUNK];
+        f.innovation[f.order[i]] = pivot * pivot;
+    }
     hessian->in_features = in;
     hessian->gram = stats->gram;
     hessian->corners = f.corners;
     hessian->order = f.order;
+    hessian->innovation = f.innovation;
+    return AWQ_OK;
+}
+
+/* ---- scales that balance ranges and noise ---------------------------------------------------- */
+
+#define AWQ__SHARDS 16  /* of the rows of all weights; each has sums of its own */
+#define AWQ__NORM 16    /* p; four squares or square roots */
+#define AWQ__BALANCES 20
+#define AWQ__BALANCED 0.004  /* the largest change of log s worth another iteration */
+#define AWQ__LEAST_SHARE 1e-4 /* of noise and strain: silent channels stay near the others */
+
+typedef struct awq__balancing {
+    const awq_kernels *k;
+    const awq_matrix *weights;
+    size_t weight_count, rows, in, group_size, groups;
+    int symmetric;
+    const float *importance;
+    float *scale;
+    float *u;      /* [AWQ__SHARDS][in] a row, times s */
+    float *power;  /* [AWQ__SHARDS][in] |u / largest|^p */
+    float *strain; /* [AWQ__SHARDS][in] sum over rows of R dR / dlog s */
+    double *range; /* [AWQ__SHARDS][groups] sum over rows of R^2 */
+    double *noise; /* [in] h / s^2 sum R^2 */
+    double *pull;  /* [in] strain sum h / s^2 */
+} awq__balancing;
+
+static void awq__balance_layout(awq__balancing *b, awq__arena *arena, size_t in, size_t groups) {
+    size_t all = awq__mul(in, AWQ__SHARDS);
+    b->noise = (double *)awq__take(arena, in, sizeof(double));
+    b->pull = (double *)awq__take(arena, in, sizeof(double));
+    b->range = (double *)awq__take(arena, awq__mul(groups, AWQ__SHARDS), sizeof(double));
+    b->u = (float *)awq__take(arena, all, sizeof(float));
+    b->power = (float *)awq__take(arena, all, sizeof(float));
+    b->strain = (float *)awq__take(arena, all, sizeof(float));
+}
+
+/* |u / largest|^p of AWQ__LANES weights, and their sums over those > 0 and the others. */
+static void awq__lane_powers(const float *AWQ__RESTRICT u, float inverse,
+                             float *AWQ__RESTRICT power, float *AWQ__RESTRICT up,
+                             float *AWQ__RESTRICT down) {
+    size_t l;
+    for (l = 0; l < AWQ__LANES; l++) {
+        float v = u[l] * inverse, positive = u[l] > 0 ? 1.0f : 0.0f;
+        v = v * v + 1e-4f; /* powers of less would be subnormal, and slow */
+        v *= v;
+        v *= v;
+        v *= v;
+        power[l] = v;
+        up[l] += positive * v;
+        down[l] += v - positive * v;
+    }
+}
+
+static void awq__powers(const float *u, size_t n, float inverse, float *power, float sums[2]) {
+    float up[AWQ__LANES] = { 0 }, down[AWQ__LANES] = { 0 };
+    size_t i;
+    for (i = 0; i + AWQ__LANES <= n; i += AWQ__LANES)
+        awq__lane_powers(u + i, inverse, power + i, up, down);
+    if (i < n) {
+        float rest[AWQ__LANES] = { 0 }, rest_power[AWQ__LANES];
+        memcpy(rest, u + i, (n - i) * sizeof *u);
+        awq__lane_powers(rest, inverse, rest_power, up, down);
+        memcpy(power + i, rest_power, (n - i) * sizeof *power);
+    }
+    sums[0] = awq__fold_lanes(up);
+    sums[1] = awq__fold_lanes(down);
+}
+
+static float awq__largest(const float *u, size_t n) {
+    float lane[AWQ__LANES] = { 0 }, largest = 0;
+    size_t i, l;
+    for (i = 0; i + AWQ__LANES <= n; i += AWQ__LANES)
+        for (l = 0; l < AWQ__LANES; l++) {
+            float a = awq__abs(u[i + l]);
+            lane[l] = a > lane[l] ? a : lane[l];
+        }
+    for (; i < n; i++) largest = awq__abs(u[i]) > largest ? awq__abs(u[i]) : largest;
+    for (l = 0; l < AWQ__LANES; l++) largest = lane[l] > largest ? lane[l] : largest;
+    return largest;
+}
+
+/* R dR/dlog s_c = R |u|_p share_c, where share_c is c's part of the p-th powers on its side. */
+static void awq__strain_group(const awq__balancing *b, const float *AWQ__RESTRICT u, size_t n,
+                              float *AWQ__RESTRICT power, float *AWQ__RESTRICT strain,
+                              double *range) {
+    float largest = awq__largest(u, n), sums[2], norm[2], pull[2], r;
+    size_t i;
+    int side;
+    if (!(largest >= FLT_MIN)) return;
+    awq__powers(u, n, 1 / largest, power, sums);
+    if (b->symmetric) sums[0] = sums[1] = sums[0] + sums[1];
+    for (side = 0; side < 2; side++)
+        norm[side] = largest * sqrtf(sqrtf(sqrtf(sqrtf(sums[side]))));
+    r = norm[0] + norm[1];
+    for (side = 0; side < 2; side++)
+        pull[side] = sums[side] > 0 ? r * (b->symmetric ? r : norm[side]) / sums[side] : 0;
+    for (i = 0; i < n; i++) {
+        float positive = u[i] > 0 ? 1.0f : 0.0f;
+        strain[i] += power[i] * (pull[1] + positive * (pull[0] - pull[1]));
+    }
+    *range += (double)r * (double)r;
+}
+
+static void awq__strain_row(const awq__balancing *b, size_t shard, size_t row) {
+    float *u = b->u + shard * b->in, *power = b->power + shard * b->in;
+    size_t m = 0, c, n;
+    for (; row >= b->weights[m].rows; m++) row -= b->weights[m].rows;
+    b->k->load_scaled(awq__at(b->weights[m], row, 0), b->weights[m].dtype, b->scale, b->in, u);
+    for (c = 0; c < b->in; c += n) {
+        n = awq__min(b->group_size, b->in - c);
+        awq__strain_group(b, u + c, n, power + c, b->strain + shard * b->in + c,
+                          b->range + shard * b->groups + c / b->group_size);
+    }
+}
+
+static void awq__strain_shards(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__balancing *b = (const awq__balancing *)arg;
+    (void)worker;
+    for (; begin < end; begin++) {
+        size_t row = b->rows * begin / AWQ__SHARDS, last = b->rows * (begin + 1) / AWQ__SHARDS;
+        memset(b->strain + begin * b->in, 0, b->in * sizeof *b->strain);
+        memset(b->range + begin * b->groups, 0, b->groups * sizeof *b->range);
+        for (; row < last; row++) awq__strain_row(b, begin, row);
+    }
+}
+
+static double awq__noise_of(const awq__balancing *b, size_t c) {
+    double s = (double)b->scale[c];
+    return (b->importance ? (double)b->importance[c] : 1) / (s * s);
+}
+
+/* Both sides of the equation of one group, from the sums of all shards. Each adds up to the loss. */
+static void awq__balance_group(awq__balancing *b, size_t group) {
+    size_t begin = group * b->group_size, end = awq__min(begin + b->group_size, b->in), c, i;
+    double noise = 0, range = 0, least;
+    for (i = 0; i < AWQ__SHARDS; i++) range += b->range[i * b->groups + group];
+    for (c = begin; c < end; c++) noise += awq__noise_of(b, c);
+    least = AWQ__LEAST_SHARE * noise * range / (double)(end - begin);
+    for (c = begin; c < end; c++) {
+        double strain = 0;
+        for (i = 0; i < AWQ__SHARDS; i++) strain += (double)b->strain[i * b->in + c];
+        b->noise[c] = awq__noise_of(b, c) * range + least;
+        b->pull[c] = strain * noise + least;
+    }
+}
+
+/* Tied channels have one s: what pulls at one pulls at all. */
+static void awq__share_pulls(awq__balancing *b, awq_tie tie) {
+    size_t block = tie.repeat * tie.head_dim, base, d, r;
+    for (base = 0; block && base < b->in; base += block)
+        for (d = base; d < base + tie.head_dim; d++) {
+            double noise = 0, pull = 0;
+            for (r = 0; r < tie.repeat; r++) {
+                noise += b->noise[d + r * tie.head_dim];
+                pull += b->pull[d + r * tie.head_dim];
+            }
+            for (r = 0; r < tie.repeat; r++) {
+                b->noise[d + r * tie.head_dim] = noise;
+                b->pull[d + r * tie.head_dim] = pull;
+            }
+        }
+}
+
+/* The largest change of log s. */
+static double awq__balance_step(awq__balancing *b) {
+    double largest = 0;
+    size_t c;
+    for (c = 0; c < b->in; c++) {
+        double step = b->noise[c] > 0 && b->pull[c] > 0 ? log(b->noise[c] / b->pull[c]) : 0;
+        step /= AWQ__NORM / 2 + 2; /* its derivative is between 2 and p + 2: this converges */
+        b->scale[c] *= (float)exp(step);
+        largest = fabs(step) > largest ? fabs(step) : largest;
+    }
+    return largest;
+}
+
+static void awq__center_scale(float *scale, size_t in) {
+    double mean = 0;
+    size_t c;
+    for (c = 0; c < in; c++) mean += log((double)scale[c]) / (double)in;
+    for (c = 0; c < in; c++) scale[c] = (float)((double)scale[c] / exp(mean));
+}
+
+AWQDEF size_t awq_balance_scratch_size(size_t in_features) {
+    awq__balancing b;
+    awq__arena arena = { NULL, 0 };
+    awq__balance_layout(&b, &arena, in_features, in_features);
+    return awq__size_or_0(arena.used);
+}
+
+AWQDEF awq_status awq_balance(const awq_kernels *k, awq_quant quant, awq_tie tie,
+                              const float *importance, const awq_matrix *weights,
+                              size_t weight_count, void *scratch, size_t scratch_size,
+                              const awq_parallel *parallel, float *scale, awq_where *where) {
+    awq__balancing b;
+    awq__arena arena;
+    size_t m, c, i, size;
+    if (!k || !scratch || !scale) return AWQ_ERR_NULL;
+    AWQ__TRY(awq__check_quant(quant));
+    AWQ__TRY(awq__check_weights(weights, weight_count));
+    AWQ__TRY(awq__check_parallel(parallel));
+    b.in = weights[0].cols;
+    AWQ__TRY(awq__check_tie(tie, b.in));
+    size = awq_balance_scratch_size(b.in);
+    if (size == 0 || scratch_size < size || !awq__is_aligned(scratch, sizeof(double)))
+        return AWQ_ERR_MEMORY;
+    if (awq__check_importance(importance, b.in, where) != AWQ_OK)
+        return awq__fail(where, AWQ_ERR_DATA, weight_count, 0, where ? where->col : 0);
+    for (m = 0, b.rows = 0; m < weight_count; m++) {
+        AWQ__TRY(awq__check_finite(weights[m], m, where));
+        b.rows += weights[m].rows;
+    }
+    b.k = k;
+    b.weights = weights;
+    b.weight_count = weight_count;
+    b.group_size = awq__group_size(b.in, quant.group_size);
+    b.groups = awq_group_count(b.in, quant.group_size);
+    b.symmetric = quant.symmetric;
+    b.importance = importance;
+    b.scale = scale;
+    arena = awq__arena_of(scratch);
+    awq__balance_layout(&b, &arena, b.in, b.groups);
+    for (c = 0; c < b.in; c++) scale[c] = 1;
+    for (i = 0; i < AWQ__BALANCES; i++) {
+        awq__run(parallel, AWQ__SHARDS, 1, awq__strain_shards, &b);
+        for (c = 0; c < b.groups; c++) awq__balance_group(&b, c);
+        awq__share_pulls(&b, tie);
+        if (awq__balance_step(&b) < AWQ__BALANCED) break;
+    }
+    awq__center_scale(scale, b.in);
     return AWQ_OK;
 }
 
@@ -3945,6 +4233,146 @@ AWQDEF awq_status awq_round(const awq_kernels *k, const awq_round_config *config
     task.work = awq__arena_of(scratch).base;
     task.work_size = awq__round_work(weight.cols);
     awq__run(parallel, weight.rows, AWQ__ROUND_STEP, awq__round_range, &task);
+    return AWQ_OK;
+}
+
+/* From a linear's choice to the offer that saves most error per byte; slope 0: there is none. */
+typedef struct awq__step {
+    double slope;
+    size_t linear, offer;
+} awq__step;
+
+static awq__step awq__best_step(const awq_offer *offers, size_t formats, size_t linear,
+                                size_t from) {
+    const awq_offer *of = offers + linear * formats;
+    awq__step best;
+    size_t i;
+    best.slope = 0;
+    best.linear = linear;
+    best.offer = from;
+    for (i = 0; i < formats; i++) {
+        double saved = of[from].error - of[i].error, slope;
+        if (of[i].bytes <= of[from].bytes || !(saved > 0)) continue;
+        slope = saved / (double)(of[i].bytes - of[from].bytes);
+        if (slope < best.slope) continue;
+        if (slope > best.slope || of[i].bytes < of[best.offer].bytes) best.offer = i;
+        best.slope = slope;
+    }
+    return best;
+}
+
+static int awq__comes_before(awq__step a, awq__step b) {
+    return a.slope > b.slope || (!(a.slope < b.slope) && a.linear < b.linear);
+}
+
+/* Lets heap[at] sink to where it belongs; the best step is heap[0]. */
+static void awq__let_sink(awq__step *heap, size_t count, size_t at) {
+    awq__step sinking = heap[at];
+    size_t child;
+    for (; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && awq__comes_before(heap[child + 1], heap[child])) child++;
+        if (!awq__comes_before(heap[child], sinking)) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = sinking;
+}
+
+/* The smallest offer, of equals the one that loses least; `formats` if all errors are infinite. */
+static size_t awq__smallest_offer(const awq_offer *of, size_t formats) {
+    size_t best = formats, i;
+    for (i = 0; i < formats; i++) {
+        if (of[i].error > DBL_MAX) continue;
+        if (best == formats || of[i].bytes < of[best].bytes ||
+            (of[i].bytes == of[best].bytes && of[i].error < of[best].error))
+            best = i;
+    }
+    return best;
+}
+
+/* The offer that loses least of those that take at most `left` more than `from`. */
+static size_t awq__largest_offer(const awq_offer *of, size_t formats, size_t from, uint64_t left) {
+    size_t best = from, i;
+    for (i = 0; i < formats; i++)
+        if (of[i].error < of[best].error &&
+            (of[i].bytes <= of[from].bytes || of[i].bytes - of[from].bytes <= left))
+            best = i;
+    return best;
+}
+
+static awq_status awq__check_offers(const awq_offer *offers, size_t linears, size_t formats,
+                                    uint64_t budget, awq_where *where) {
+    size_t i, j;
+    int fits = 1;
+    for (i = 0; i < linears; i++) {
+        const awq_offer *of = offers + i * formats;
+        for (j = 0; j < formats; j++)
+            if (!(of[j].error >= 0)) return awq__fail(where, AWQ_ERR_DATA, 0, i, j);
+        j = awq__smallest_offer(of, formats);
+        if (j == formats) return awq__fail(where, AWQ_ERR_DATA, 0, i, 0);
+        fits = fits && of[j].bytes <= budget;
+        if (fits) budget -= of[j].bytes;
+    }
+    return fits ? AWQ_OK : AWQ_ERR_RANGE;
+}
+
+/* Takes the best steps while there are any that fit; returns what is left of the budget. *bound: no
+   choice has less error, by the part of the first step that fits; huge: all steps do. */
+static uint64_t awq__take_steps(const awq_offer *offers, size_t linears, size_t formats,
+                                awq__step *heap, uint64_t left, size_t *choice, double error,
+                                double *bound) {
+    *bound = DBL_MAX;
+    while (heap[0].slope > 0) {
+        awq__step step = heap[0];
+        const awq_offer *of = offers + step.linear * formats, *from = of + choice[step.linear];
+        uint64_t more = of[step.offer].bytes - from->bytes;
+        if (more <= left) {
+            left -= more;
+            error -= from->error - of[step.offer].error;
+            choice[step.linear] = step.offer;
+            heap[0] = awq__best_step(offers, formats, step.linear, step.offer);
+        } else {
+            if (*bound >= DBL_MAX) *bound = error - step.slope * (double)left;
+            heap[0].slope = 0;
+        }
+        awq__let_sink(heap, linears, 0);
+    }
+    return left;
+}
+
+AWQDEF size_t awq_allot_scratch_size(size_t linears) {
+    return awq__size_or_0(awq__mul(linears, sizeof(awq__step)));
+}
+
+AWQDEF awq_status awq_allot(const awq_offer *offers, size_t linears, size_t formats,
+                            uint64_t budget, void *scratch, size_t scratch_size, size_t *choice,
+                            awq_allotment *result, awq_where *where) {
+    awq__step *heap = (awq__step *)scratch;
+    uint64_t left = budget;
+    double error = 0;
+    size_t size = awq_allot_scratch_size(linears), i;
+    if (!offers || !scratch || !choice || !result) return AWQ_ERR_NULL;
+    if (linears == 0 || formats == 0) return AWQ_ERR_SHAPE;
+    if (size == 0 || scratch_size < size || !awq__is_aligned(scratch, sizeof(double)))
+        return AWQ_ERR_MEMORY;
+    AWQ__TRY(awq__check_offers(offers, linears, formats, budget, where));
+    for (i = 0; i < linears; i++) {
+        choice[i] = awq__smallest_offer(offers + i * formats, formats);
+        left -= offers[i * formats + choice[i]].bytes;
+        error += offers[i * formats + choice[i]].error;
+        heap[i] = awq__best_step(offers, formats, i, choice[i]);
+    }
+    for (i = linears / 2; i-- > 0;) awq__let_sink(heap, linears, i);
+    left = awq__take_steps(offers, linears, formats, heap, left, choice, error, &result->bound);
+    for (i = 0, error = 0; i < linears; i++) {
+        const awq_offer *of = offers + i * formats;
+        size_t better = awq__largest_offer(of, formats, choice[i], left);
+        left -= of[better].bytes - of[choice[i]].bytes;
+        choice[i] = better;
+        error += of[better].error;
+    }
+    result->bytes = budget - left;
+    result->error = error;
+    if (result->bound > error) result->bound = error;
     return AWQ_OK;
 }
 

@@ -265,8 +265,8 @@ typedef enum awq_cuda_kernel {
     AWQ_CUDA_WGMMA    = 3   /* any tokens, sm_90a: a warpgroup's tensor cores                     */
 } awq_cuda_kernel;
 
-/*  What awq_cuda_matmul runs for this many tokens. Never AWQ_CUDA_WGMMA: it has not yet run on a
-    GPU (make gpu checks and times it).                                                           */
+/*  What awq_cuda_matmul runs for this many tokens: up to 8 GEMV, from 65 on WGMMA where the device
+    has it, else GEMM. docs/cuda.md says why.                                                     */
 AWQDEF awq_cuda_kernel awq_cuda_pick(const awq_cuda *cuda, const awq_cuda_tensor *tensor,
                                      size_t tokens);
 
@@ -330,7 +330,7 @@ AWQDEF awq_status awq_cuda_matmul_with(awq_cuda *cuda, awq_cuda_kernel kernel,
 #  define AWQ_CUDA__TENSOR 1
 #endif
 
-/* wgmma is of sm_90a alone; nothing of it is emulated. */
+/* wgmma is of sm_90a alone. */
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #  define AWQ_CUDA__WGMMA 1
 #else
@@ -407,6 +407,11 @@ AWQ_CUDA__DEVICE void awq_cuda__mma_m16n8k16_bf16(float *d, const unsigned *a, c
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* Until `threads` threads, whole warps, have come to barrier `id`; 0 is that of __syncthreads. */
+AWQ_CUDA__DEVICE void awq_cuda__barrier(unsigned id, unsigned threads) {
+    asm volatile("bar.sync %0, %1;" :: "r"(id), "r"(threads) : "memory");
+}
+
 /* Any function of three bits, in every bit: LUT = f(0xf0, 0xcc, 0xaa). */
 template <int LUT>
 AWQ_CUDA__DEVICE unsigned awq_cuda__lop3(unsigned a, unsigned b, unsigned c) {
@@ -432,11 +437,31 @@ AWQ_CUDA__DEVICE void awq_cuda__fence_proxy() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-/* Rows of 128 bytes whose 16-byte chunks are exchanged by chunk ^ (row % 8), 8 rows in 1024 bytes:
-   the 128-byte swizzle. The address is a multiple of 1024, or 32, 64, 96 bytes beyond one. */
-AWQ_CUDA__DEVICE uint64_t awq_cuda__wgmma_descriptor(const void *shared) {
-    const uint64_t address = (awq_cuda__address(shared) & 0x3ffffu) >> 4;
-    return address | 1ull << 16 | 64ull << 32 | 1ull << 62;
+/* How many registers a thread of this warpgroup has from here on: what one leaves another takes. */
+template <int N> AWQ_CUDA__DEVICE void awq_cuda__registers_down() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(N));
+}
+template <int N> AWQ_CUDA__DEVICE void awq_cuda__registers_up() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(N));
+}
+
+/* A barrier in shared memory, whose phases, of parity 0, 1, 0 ..., take `count` arrivals each. */
+AWQ_CUDA__DEVICE void awq_cuda__mbarrier_init(uint64_t *barrier, unsigned count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
+                 :: "r"(awq_cuda__address(barrier)), "r"(count) : "memory");
+}
+AWQ_CUDA__DEVICE void awq_cuda__mbarrier_arrive(uint64_t *barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];"
+                 :: "r"(awq_cuda__address(barrier)) : "memory");
+}
+/* Until the last phase of this parity is complete; of parity 1, at first, it is. */
+AWQ_CUDA__DEVICE void awq_cuda__mbarrier_wait(uint64_t *barrier, unsigned parity) {
+    unsigned done;
+    do {
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+                     "selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done) : "r"(awq_cuda__address(barrier)), "r"(parity) : "memory");
+    } while (!done);
 }
 
 /* d += a b: 64 x 16, a tile of 16 rows in each warp's registers, times 16 x 128 in shared memory */
@@ -1509,18 +1534,18 @@ struct awq_cuda__matmul_job {
     unsigned row_tiles, token_tiles;
     unsigned units;         /* of one thread block */
     unsigned stages;        /* of its ring, 2 .. AWQ_CUDA__GEMM_STAGES */
-    unsigned *counters;     /* [thread blocks] parts there are of the tile that it begins */
-    float *partials;        /* [2 * thread blocks][tokens of a tile][rows of a tile] */
+    unsigned quads;         /* 4 rows of y are 8 aligned bytes */
+    unsigned *counters;     /* [thread blocks][pieces] parts there are of the tile that it begins */
+    float *partials;        /* [2 * thread blocks][pieces][tokens of a tile][rows of a piece] */
 };
 
 /* y of one row and token: sum + bias + residual. */
 template <typename T>
-AWQ_CUDA__DEVICE void awq_cuda__store(const awq_cuda__matmul_job &job, unsigned token, unsigned row,
-                                      float sum) {
-    if (token >= job.tokens || row >= job.w.out_features) return;
+AWQ_CUDA__DEVICE uint16_t awq_cuda__output(const awq_cuda__matmul_job &job, unsigned token,
+                                           unsigned row, float sum) {
     if (job.bias) sum += T::to_float(job.bias[row]);
     if (job.residual) sum += T::to_float(job.residual[token * job.residual_stride + row]);
-    job.y[token * job.y_stride + row] = T::from_float(sum);
+    return T::from_float(sum);
 }
 
 #if !AWQ_CUDA__HIP
@@ -1552,47 +1577,84 @@ AWQ_CUDA__DEVICE unsigned awq_cuda__slot(const awq_cuda__matmul_job &job, unsign
     return 2 * thread_block + (thread_block * job.units / job.w.blocks != tile);
 }
 
-/* Whether this thread block is the last of `parts` to count itself; all its threads ask. */
-AWQ_CUDA__DEVICE bool awq_cuda__is_last(unsigned *counter, unsigned parts, unsigned *shared_flag) {
+/* Threads of a block, whole warps, that finish sums together. */
+struct awq_cuda__crew { unsigned rank, size, barrier; };
+
+/* Whether this crew is the last of `parts` to count itself; all its threads ask. */
+AWQ_CUDA__DEVICE bool awq_cuda__is_last(const awq_cuda__crew &crew, unsigned *counter,
+                                        unsigned parts, unsigned *shared_flag) {
     __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
+    awq_cuda__barrier(crew.barrier, crew.size);
+    if (crew.rank == 0) {
         *shared_flag = atomicAdd(counter, 1u) == parts - 1;
         if (*shared_flag) *counter = 0;
     }
-    __syncthreads();
+    awq_cuda__barrier(crew.barrier, crew.size);
     bool last = *shared_flag != 0;
     __threadfence();
     return last;
 }
 
-/* sums [parts][tokens][rows + 4] in shared memory become y, or this thread block's part of it.
-   Every thread comes, after a barrier. */
-template <typename T, unsigned ROWS>
-AWQ_CUDA__DEVICE void awq_cuda__finish(const awq_cuda__matmul_job &job, unsigned tile,
-                                       unsigned tokens, const float *sums, unsigned parts,
-                                       unsigned *shared_flag) {
-    unsigned first = tile * job.w.blocks / job.units;
-    unsigned last = ((tile + 1) * job.w.blocks - 1) / job.units;
-    awq_cuda__place place = awq_cuda__place_of(job, tile);
-    unsigned row = place.row_tile * ROWS, token = place.token_tile * tokens;
-    float *mine = job.partials +
-                  static_cast<size_t>(awq_cuda__slot(job, blockIdx.x, tile)) * tokens * ROWS;
-    for (unsigned i = threadIdx.x; i < tokens * ROWS; i += blockDim.x) {
-        float sum = 0;
-        for (unsigned p = 0; p < parts; p++)
-            sum += sums[(p * tokens + i / ROWS) * (ROWS + 4) + i % ROWS];
-        if (first == last) awq_cuda__store<T>(job, token + i / ROWS, row + i % ROWS, sum);
-        else mine[i] = sum;
+/* y of 4 rows and a token. */
+template <typename T>
+AWQ_CUDA__DEVICE void awq_cuda__store4(const awq_cuda__matmul_job &job, unsigned token,
+                                       unsigned row, const float4 &sum) {
+    const float sums[4] = { sum.x, sum.y, sum.z, sum.w };
+    uint16_t *y = job.y + token * job.y_stride + row, out[4] = { 0, 0, 0, 0 };
+    if (token >= job.tokens) return;
+#pragma unroll
+    for (unsigned i = 0; i < 4; i++)
+        if (row + i < job.w.out_features)
+            out[i] = awq_cuda__output<T>(job, token, row + i, sums[i]);
+    if (job.quads && row + 4 <= job.w.out_features) {
+        *reinterpret_cast<uint2 *>(y) = make_uint2(out[0] | static_cast<unsigned>(out[1]) << 16,
+                                                   out[2] | static_cast<unsigned>(out[3]) << 16);
+        return;
+    }
+#pragma unroll
+    for (unsigned i = 0; i < 4; i++)
+        if (row + i < job.w.out_features) y[i] = out[i];
+}
+
+AWQ_CUDA__DEVICE void awq_cuda__add4(float4 *sum, const float4 &v) {
+    sum->x += v.x;
+    sum->y += v.y;
+    sum->z += v.z;
+    sum->w += v.w;
+}
+
+/* sums [parts][tokens][ROWS + 4] in shared memory, of one of the PIECES into which the rows of a
+   tile are cut, become y, or this thread block's part of it. The crew comes after a barrier. */
+template <typename T, unsigned ROWS, unsigned PIECES>
+AWQ_CUDA__DEVICE void awq_cuda__finish(const awq_cuda__matmul_job &job, const awq_cuda__crew &crew,
+                                       unsigned tile, unsigned piece, unsigned tokens,
+                                       const float *sums, unsigned parts, unsigned *shared_flag) {
+    const unsigned first = tile * job.w.blocks / job.units;
+    const unsigned last = ((tile + 1) * job.w.blocks - 1) / job.units;
+    const awq_cuda__place place = awq_cuda__place_of(job, tile);
+    const unsigned row = (place.row_tile * PIECES + piece) * ROWS;
+    const unsigned token = place.token_tile * tokens;
+    const size_t size = static_cast<size_t>(tokens) * ROWS;
+    float *partials = job.partials + piece * size;
+    float *mine = partials + awq_cuda__slot(job, blockIdx.x, tile) * PIECES * size;
+    for (unsigned i = crew.rank * 4; i < size; i += crew.size * 4) {
+        const float *from = sums + i / ROWS * (ROWS + 4) + i % ROWS;
+        float4 sum = *reinterpret_cast<const float4 *>(from);
+        for (unsigned p = 1; p < parts; p++)
+            awq_cuda__add4(&sum, *reinterpret_cast<const float4 *>(from + p * tokens * (ROWS + 4)));
+        if (first == last) awq_cuda__store4<T>(job, token + i / ROWS, row + i % ROWS, sum);
+        else *reinterpret_cast<float4 *>(mine + i) = sum;
     }
     if (first == last) return;
-    if (!awq_cuda__is_last(job.counters + first, last - first + 1, shared_flag)) return;
-    for (unsigned i = threadIdx.x; i < tokens * ROWS; i += blockDim.x) {
-        float sum = 0;
+    if (!awq_cuda__is_last(crew, job.counters + first * PIECES + piece, last - first + 1,
+                           shared_flag))
+        return;
+    for (unsigned i = crew.rank * 4; i < size; i += crew.size * 4) {
+        float4 sum = make_float4(0, 0, 0, 0);
         for (unsigned b = first; b <= last; b++)
-            sum += __ldcg(job.partials +
-                          static_cast<size_t>(awq_cuda__slot(job, b, tile)) * tokens * ROWS + i);
-        awq_cuda__store<T>(job, token + i / ROWS, row + i % ROWS, sum);
+            awq_cuda__add4(&sum, __ldcg(reinterpret_cast<const float4 *>(
+                                     partials + awq_cuda__slot(job, b, tile) * PIECES * size + i)));
+        awq_cuda__store4<T>(job, token + i / ROWS, row + i % ROWS, sum);
     }
 }
 
@@ -1810,6 +1872,7 @@ awq_cuda__gemv(awq_cuda__matmul_job job) {
     const unsigned begin = blockIdx.x * job.units, end = awq_cuda__stripe_end(job);
     unsigned unit = begin + warp, at = 0, fetch_at = 0;
     awq_cuda__cursor next = { unit, unit / job.w.blocks, unit % job.w.blocks };
+    const awq_cuda__crew crew = { threadIdx.x, blockDim.x, 0 };
     float sum[4][4] = { { 0 }, { 0 }, { 0 }, { 0 } };
     for (unsigned i = threadIdx.x; i < AWQ_CUDA__GEMV_ZEROS / 4; i += blockDim.x)
         reinterpret_cast<unsigned *>(no_token)[i] = 0;
@@ -1839,7 +1902,7 @@ awq_cuda__gemv(awq_cuda__matmul_job job) {
         }
         awq_cuda__gemv_leave(job.tokens, sum, sums);
         __syncthreads();
-        awq_cuda__finish<T, AWQ_CUDA__STRIP>(job, strip, job.tokens, sums, warps, flag);
+        awq_cuda__finish<T, AWQ_CUDA__STRIP, 1>(job, crew, strip, 0, job.tokens, sums, warps, flag);
         __syncthreads();
     }
     awq_cuda__cp_async_wait<0>();
@@ -1887,10 +1950,10 @@ struct awq_cuda__feed {
     const uint16_t *x;
 };
 
-template <unsigned TOKENS, unsigned STRIPS>
+template <unsigned TOKENS>
 AWQ_CUDA__DEVICE void awq_cuda__enter_tile(const awq_cuda__matmul_job &job, awq_cuda__feed *feed) {
     const awq_cuda__place place = awq_cuda__place_of(job, feed->tile);
-    feed->strip = place.row_tile * STRIPS;
+    feed->strip = place.row_tile * 2;
     feed->token = place.token_tile * TOKENS + threadIdx.x / 16;
     feed->x = job.x + feed->token * job.x_stride + threadIdx.x % 16 * 8;
 }
@@ -1903,7 +1966,7 @@ AWQ_CUDA__DEVICE void awq_cuda__gemm_fetch(const awq_cuda__matmul_job &job, awq_
     const unsigned k = feed->block * AWQ_CUDA__BLOCK, lead = threadIdx.x / 16;
     const bool has_input = k + chunk * 8 < job.w.in_features;
     unsigned char *grids = stage + 2 * AWQ_CUDA__TILE, *x = grids + 2 * groups * 160;
-    if (feed->block == 0) awq_cuda__enter_tile<TOKENS, 2>(job, feed);
+    if (feed->block == 0) awq_cuda__enter_tile<TOKENS>(job, feed);
 #pragma unroll
     for (unsigned s = 0; s < 2; s++) { /* sums of a strip that is not there are not stored */
         const unsigned strip = feed->strip + s < job.w.strips ? feed->strip + s : feed->strip;
@@ -2036,10 +2099,11 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
     const unsigned stages = job.stages;
     unsigned unit = begin, at = 0, fetch_at = 0;
     awq_cuda__feed feed = { begin / job.w.blocks, begin % job.w.blocks, 0, 0, NULL };
+    const awq_cuda__crew crew = { threadIdx.x, blockDim.x, 0 };
     float sum[2][n][4];
 #pragma unroll
     for (unsigned i = 0; i < 2 * n * 4; i++) sum[i / (n * 4)][i / 4 % n][i % 4] = 0;
-    awq_cuda__enter_tile<TOKENS, 2>(job, &feed);
+    awq_cuda__enter_tile<TOKENS>(job, &feed);
     for (; fetch_at < stages - 1; fetch_at++) {
         if (begin + fetch_at < end)
             awq_cuda__gemm_fetch<TOKENS>(job, &feed, ring + fetch_at * stage_size);
@@ -2064,7 +2128,7 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
             if (!other) awq_cuda__gemm_leave<n>(first, true, sum, sums);
             __syncthreads();
         }
-        awq_cuda__finish<T, AWQ_CUDA__GEMM_ROWS>(job, tile, TOKENS, sums, 1, flag);
+        awq_cuda__finish<T, AWQ_CUDA__GEMM_ROWS, 1>(job, crew, tile, 0, TOKENS, sums, 1, flag);
     }
     awq_cuda__cp_async_wait<0>();
 #else
@@ -2072,62 +2136,119 @@ awq_cuda__gemm(awq_cuda__matmul_job job) {
 #endif
 }
 
-#ifndef AWQ_CUDA_EMULATED
-
 /* =================================================================================================
    >>wgmma   many tokens on sm_90a: tiles of 256 rows x 128 tokens
 
-   Two warpgroups, each with two strips of 64 rows, a tile of 16 rows per warp: the words are the A
-   operand of wgmma as they are of mma. Weights become numbers in registers while the tensor cores
-   work on the 16 inputs before; x is read from shared memory by the tensor cores themselves.
-   Between tiles the ring is empty, and holds the sums.
+   Two warpgroups multiply, each two strips of 64 rows, a tile of 16 rows per warp: the words are
+   the A operand of wgmma as they are of mma. Weights become numbers in registers while the tensor
+   cores work on the 16 inputs before; x is read from shared memory by the tensor cores themselves.
+   A third warpgroup fetches. They meet at a stage of the ring only, when it is full and when it is
+   empty: while one of the two waits, or finishes its rows of a tile, the other keeps the tensor
+   cores busy.
    ============================================================================================== */
 
-#define AWQ_CUDA__WGMMA_ROWS   256
-#define AWQ_CUDA__WGMMA_TOKENS 128
-#define AWQ_CUDA__WGMMA_STAGES 3
+#define AWQ_CUDA__WGMMA_STRIPS  4
+#define AWQ_CUDA__WGMMA_ROWS    (AWQ_CUDA__WGMMA_STRIPS * AWQ_CUDA__STRIP)
+#define AWQ_CUDA__WGMMA_TOKENS  128
+#define AWQ_CUDA__WGMMA_STAGES  3
+#define AWQ_CUDA__WGMMA_THREADS 384
 
 /* A stage: x, two halves of 64 inputs; q of four strips; their scales and zeros. */
 #define AWQ_CUDA__WGMMA_X (AWQ_CUDA__WGMMA_TOKENS * AWQ_CUDA__BLOCK * 2)
-#define AWQ_CUDA__WGMMA_GRIDS (AWQ_CUDA__WGMMA_X + 4 * AWQ_CUDA__TILE)
+#define AWQ_CUDA__WGMMA_GRIDS (AWQ_CUDA__WGMMA_X + AWQ_CUDA__WGMMA_STRIPS * AWQ_CUDA__TILE)
 AWQ_CUDA__BOTH unsigned awq_cuda__wgmma_stage_size(unsigned groups) {
-    return AWQ_CUDA__WGMMA_GRIDS + (4 * groups * 160 + 1023) / 1024 * 1024;
+    return AWQ_CUDA__WGMMA_GRIDS + (AWQ_CUDA__WGMMA_STRIPS * groups * 160 + 1023) / 1024 * 1024;
 }
+/* Bytes of the sums of one strip, which a warpgroup brings into the order of y. */
+#define AWQ_CUDA__WGMMA_SUMS (AWQ_CUDA__WGMMA_TOKENS * (AWQ_CUDA__STRIP + 4) * 4)
 
 #if AWQ_CUDA__WGMMA
 
-template <unsigned GROUPS>
-AWQ_CUDA__DEVICE void awq_cuda__wgmma_fetch(const awq_cuda__matmul_job &job, awq_cuda__feed *feed,
-                                            unsigned char *stage) {
-    const unsigned chunk = threadIdx.x % 16, lead = threadIdx.x / 16;
-    const unsigned k = feed->block * AWQ_CUDA__BLOCK;
-    const bool has_input = k + chunk * 8 < job.w.in_features;
-    unsigned char *x = stage + chunk / 8 * (AWQ_CUDA__WGMMA_X / 2) + lead * 128 +
-                       (chunk % 8 ^ lead % 8) * 16;
-    if (feed->block == 0) awq_cuda__enter_tile<AWQ_CUDA__WGMMA_TOKENS, 4>(job, feed);
-#pragma unroll
-    for (unsigned s = 0; s < 4; s++) {
-        const unsigned strip = feed->strip + s < job.w.strips ? feed->strip + s : feed->strip;
-        awq_cuda__cp_async16(stage + AWQ_CUDA__WGMMA_X + s * AWQ_CUDA__TILE + threadIdx.x * 16,
-                             awq_cuda__tile_at(job.w, strip, feed->block) + threadIdx.x, 16);
-        if (threadIdx.x / 64 == s && threadIdx.x % 64 < GROUPS * 10)
-            awq_cuda__fetch_grid(job.w, awq_cuda__group_at(job.w, strip, feed->block), GROUPS,
-                                 threadIdx.x % 64,
-                                 stage + AWQ_CUDA__WGMMA_GRIDS + s * GROUPS * 160);
-    }
-#pragma unroll
-    for (unsigned i = 0; i < AWQ_CUDA__WGMMA_TOKENS; i += 16) {
-        const bool valid = has_input && feed->token + i < job.tokens;
-        awq_cuda__cp_async16(x + i * 128, valid ? feed->x + i * job.x_stride + k : job.x,
-                             valid ? 16 : 0);
-    }
-    if (++feed->block == job.w.blocks) {
-        feed->block = 0;
-        feed->tile++;
-    }
+/* What tells wgmma where 128 tokens x 16 inputs of x are: rows of 128 bytes whose 16-byte chunks
+   are exchanged by chunk ^ (row % 8), 8 rows in 1024 bytes: the 128-byte swizzle (1 << 62). The
+   address is a multiple of 1024, or 32, 64, 96 bytes beyond one. */
+AWQ_CUDA__DEVICE uint64_t awq_cuda__wgmma_descriptor(const void *shared) {
+    const uint64_t address = (awq_cuda__address(shared) & 0x3ffffu) >> 4;
+    return address | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }
 
-/* sum += one block of inputs: two strips of this warpgroup, from `strip` of the stage on */
+/* One end of the ring: the stage that is its turn, and the parity of the round. */
+struct awq_cuda__ring {
+    unsigned char *stages;
+    uint64_t *full, *empty;
+    unsigned at, parity;
+};
+
+template <unsigned GROUPS>
+AWQ_CUDA__DEVICE unsigned char *awq_cuda__stage(const awq_cuda__ring &r) {
+    return r.stages + r.at * awq_cuda__wgmma_stage_size(GROUPS);
+}
+AWQ_CUDA__DEVICE void awq_cuda__turn(awq_cuda__ring *ring) {
+    if (++ring->at < AWQ_CUDA__WGMMA_STAGES) return;
+    ring->at = 0;
+    ring->parity ^= 1u;
+}
+
+/* A unit to a stage. Warp s of the warpgroup takes the weights of strip s; of x a thread takes
+   chunk threadIdx.x % 16 of every 8th token. */
+template <unsigned GROUPS>
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_fetch(const awq_cuda__matmul_job &job, unsigned unit,
+                                            unsigned char *stage) {
+    const unsigned lane = threadIdx.x % 32, s = threadIdx.x / 32 % 4, block = unit % job.w.blocks;
+    const unsigned chunk = threadIdx.x % 16, lead = threadIdx.x / 16 % 8;
+    const awq_cuda__place place = awq_cuda__place_of(job, unit / job.w.blocks);
+    const unsigned token = place.token_tile * AWQ_CUDA__WGMMA_TOKENS + lead;
+    const unsigned k = block * AWQ_CUDA__BLOCK + chunk * 8;
+    const unsigned valid = k < job.w.in_features ? 16 : 0;
+    const uint16_t *x = job.x + token * job.x_stride + k;
+    unsigned char *to = stage + chunk / 8 * (AWQ_CUDA__WGMMA_X / 2) + lead * 128 +
+                        (chunk ^ lead) % 8 * 16;
+    unsigned char *q_to = stage + AWQ_CUDA__WGMMA_X + s * AWQ_CUDA__TILE + lane * 16;
+    unsigned strip = place.row_tile * AWQ_CUDA__WGMMA_STRIPS + s;
+    if (strip >= job.w.strips) strip = job.w.strips - 1; /* its sums are not stored */
+    const uint4 *q = awq_cuda__tile_at(job.w, strip, block) + lane;
+#pragma unroll
+    for (unsigned i = 0; i < AWQ_CUDA__TILE / 512; i++)
+        awq_cuda__cp_async16(q_to + i * 512, q + i * 32, 16);
+    for (unsigned i = lane; i < GROUPS * 10; i += 32)
+        awq_cuda__fetch_grid(job.w, awq_cuda__group_at(job.w, strip, block), GROUPS, i,
+                             stage + AWQ_CUDA__WGMMA_GRIDS + s * GROUPS * 160);
+#pragma unroll
+    for (unsigned i = 0; i < AWQ_CUDA__WGMMA_TOKENS; i += 8, x += 8 * job.x_stride)
+        awq_cuda__cp_async16(to + i * 128, x, token + i < job.tokens ? valid : 0);
+}
+
+/* This warp is done with a stage. */
+AWQ_CUDA__DEVICE void awq_cuda__pass_on(uint64_t *barrier) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) awq_cuda__mbarrier_arrive(barrier);
+}
+
+/* The warpgroup that fetches: units [unit, end), one stage ahead of what it passes on. */
+template <unsigned GROUPS>
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_feed(const awq_cuda__matmul_job &job, awq_cuda__ring ring,
+                                           unsigned unit, unsigned end) {
+    uint64_t *behind = NULL;
+    for (; unit < end; unit++) {
+        awq_cuda__mbarrier_wait(ring.empty + ring.at, ring.parity ^ 1u);
+        awq_cuda__wgmma_fetch<GROUPS>(job, unit, awq_cuda__stage<GROUPS>(ring));
+        awq_cuda__cp_async_commit();
+        if (behind) {
+            awq_cuda__cp_async_wait<1>();
+            awq_cuda__fence_proxy();
+            awq_cuda__pass_on(behind);
+        }
+        behind = ring.full + ring.at;
+        awq_cuda__turn(&ring);
+    }
+    awq_cuda__cp_async_wait<0>();
+    awq_cuda__fence_proxy();
+    awq_cuda__pass_on(behind);
+}
+
+/* sum += one block of inputs: two strips of this warpgroup, from `strip` of the stage on. It ends
+   with nothing on its way (else ptxas would let each wgmma wait for the one before); the other
+   warpgroup keeps the tensor cores busy. */
 template <typename T, unsigned GROUPS>
 AWQ_CUDA__DEVICE void awq_cuda__wgmma_add(const unsigned char *stage, unsigned strip,
                                           bool symmetric, float (&low)[64], float (&high)[64]) {
@@ -2164,69 +2285,85 @@ AWQ_CUDA__DEVICE void awq_cuda__wgmma_add(const unsigned char *stage, unsigned s
 }
 
 /* This warp's sums of 16 rows to tokens x rows in shared memory. */
-AWQ_CUDA__DEVICE void awq_cuda__wgmma_leave(unsigned strip, float (&sum)[64], float *sums) {
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_leave(float (&sum)[64], float *sums) {
     const unsigned lane = threadIdx.x % 32, tile = threadIdx.x / 32 % 4;
 #pragma unroll
     for (unsigned i = 0; i < 64; i++) {
         const unsigned token = i / 4 * 8 + lane % 4 * 2 + i % 2;
-        sums[token * (AWQ_CUDA__WGMMA_ROWS + 4) + strip * AWQ_CUDA__STRIP + tile * 16 + lane / 4 +
-             i / 2 % 2 * 8] = sum[i];
+        sums[token * (AWQ_CUDA__STRIP + 4) + tile * 16 + lane / 4 + i / 2 % 2 * 8] = sum[i];
         sum[i] = 0;
+    }
+}
+
+/* One strip of a warpgroup's sums to y, or to this thread block's part of it. */
+template <typename T>
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_finish(const awq_cuda__matmul_job &job, unsigned tile,
+                                             unsigned strip, float (&sum)[64], float *sums,
+                                             unsigned *flag) {
+    const awq_cuda__crew crew = { threadIdx.x % 128, 128, 1 + threadIdx.x / 128 };
+    awq_cuda__wgmma_leave(sum, sums);
+    awq_cuda__barrier(crew.barrier, crew.size);
+    awq_cuda__finish<T, AWQ_CUDA__STRIP, AWQ_CUDA__WGMMA_STRIPS>(
+        job, crew, tile, strip, AWQ_CUDA__WGMMA_TOKENS, sums, 1, flag);
+    awq_cuda__barrier(crew.barrier, crew.size); /* nobody reads the sums */
+}
+
+/* A warpgroup that multiplies: units [unit, end), its strips `strip` and `strip + 1` of a tile. */
+template <typename T, unsigned GROUPS>
+AWQ_CUDA__DEVICE void awq_cuda__wgmma_multiply(const awq_cuda__matmul_job &job, awq_cuda__ring ring,
+                                               unsigned unit, unsigned end, float *sums,
+                                               unsigned *flag) {
+    const unsigned strip = threadIdx.x / 128 * 2;
+    float low[64], high[64];
+#pragma unroll
+    for (unsigned i = 0; i < 64; i++) low[i] = high[i] = 0;
+    for (unsigned tile = unit / job.w.blocks; unit < end; tile++) {
+        const unsigned tile_end = (tile + 1) * job.w.blocks < end ? (tile + 1) * job.w.blocks : end;
+        for (; unit < tile_end; unit++) {
+            awq_cuda__mbarrier_wait(ring.full + ring.at, ring.parity);
+            awq_cuda__wgmma_add<T, GROUPS>(awq_cuda__stage<GROUPS>(ring), strip,
+                                           job.w.zeros == NULL, low, high);
+            awq_cuda__pass_on(ring.empty + ring.at);
+            awq_cuda__turn(&ring);
+        }
+        awq_cuda__wgmma_finish<T>(job, tile, strip, low, sums, flag);
+        awq_cuda__wgmma_finish<T>(job, tile, strip + 1, high, sums, flag);
     }
 }
 
 #endif
 
 template <typename T, unsigned GROUPS>
-static __global__ void __launch_bounds__(256, 1) awq_cuda__wgmma(awq_cuda__matmul_job job) {
+static __global__ void __launch_bounds__(AWQ_CUDA__WGMMA_THREADS, 1)
+awq_cuda__wgmma(awq_cuda__matmul_job job) {
 #if AWQ_CUDA__WGMMA
-    /* flag | from a multiple of 1024 on, stages or sums */
+    /* flags, barriers | from a multiple of 1024 on, stages | sums of both warpgroups */
     AWQ_CUDA__SHARED(shared);
-    const unsigned stage_size = awq_cuda__wgmma_stage_size(GROUPS);
-    const unsigned strip = threadIdx.x / 128 * 2;
-    unsigned *flag = reinterpret_cast<unsigned *>(shared);
-    unsigned char *ring = shared + 1024 - awq_cuda__address(shared) % 1024;
-    float *sums = reinterpret_cast<float *>(ring), low[64], high[64];
-    const unsigned end = awq_cuda__stripe_end(job);
-    unsigned unit = blockIdx.x * job.units;
-    awq_cuda__feed feed = { unit / job.w.blocks, unit % job.w.blocks, 0, 0, NULL };
-#pragma unroll
-    for (unsigned i = 0; i < 64; i++) low[i] = high[i] = 0;
-    awq_cuda__enter_tile<AWQ_CUDA__WGMMA_TOKENS, 4>(job, &feed);
-    for (unsigned tile = feed.tile; unit < end; tile++) {
-        const unsigned tile_end = (tile + 1) * job.w.blocks < end ? (tile + 1) * job.w.blocks : end;
-        unsigned next = unit, at = 0, fetch_at = 0;
-        for (; fetch_at < AWQ_CUDA__WGMMA_STAGES - 1; fetch_at++, next++) {
-            if (next < tile_end)
-                awq_cuda__wgmma_fetch<GROUPS>(job, &feed, ring + fetch_at * stage_size);
-            awq_cuda__cp_async_commit();
-        }
-        for (; unit < tile_end; unit++, next++) {
-            awq_cuda__cp_async_wait<AWQ_CUDA__WGMMA_STAGES - 2>();
-            awq_cuda__fence_proxy();
-            __syncthreads(); /* all copies are here, and no wgmma reads the stage before */
-            if (next < tile_end)
-                awq_cuda__wgmma_fetch<GROUPS>(job, &feed, ring + fetch_at * stage_size);
-            awq_cuda__cp_async_commit();
-            awq_cuda__wgmma_add<T, GROUPS>(ring + at * stage_size, strip, job.w.zeros == NULL, low,
-                                           high);
-            at = at + 1 == AWQ_CUDA__WGMMA_STAGES ? 0 : at + 1;
-            fetch_at = fetch_at + 1 == AWQ_CUDA__WGMMA_STAGES ? 0 : fetch_at + 1;
-        }
-        __syncthreads(); /* nobody reads the ring */
-        awq_cuda__wgmma_leave(strip, low, sums);
-        awq_cuda__wgmma_leave(strip + 1, high, sums);
-        __syncthreads();
-        awq_cuda__finish<T, AWQ_CUDA__WGMMA_ROWS>(job, tile, AWQ_CUDA__WGMMA_TOKENS, sums, 1, flag);
-        __syncthreads();
+    const unsigned group = threadIdx.x / 128;
+    const unsigned begin = blockIdx.x * job.units, end = awq_cuda__stripe_end(job);
+    unsigned *flags = reinterpret_cast<unsigned *>(shared);
+    uint64_t *barriers = reinterpret_cast<uint64_t *>(shared + 16);
+    unsigned char *stages = shared + 1024 - awq_cuda__address(shared) % 1024;
+    unsigned char *sums = stages + AWQ_CUDA__WGMMA_STAGES * awq_cuda__wgmma_stage_size(GROUPS);
+    const awq_cuda__ring ring = { stages, barriers, barriers + AWQ_CUDA__WGMMA_STAGES, 0, 0 };
+    if (threadIdx.x < AWQ_CUDA__WGMMA_STAGES) {
+        awq_cuda__mbarrier_init(ring.full + threadIdx.x, 4); /* warps */
+        awq_cuda__mbarrier_init(ring.empty + threadIdx.x, 8);
     }
-    awq_cuda__cp_async_wait<0>();
+    __syncthreads();
+    if (group == 2) {
+        awq_cuda__registers_down<40>();
+        awq_cuda__wgmma_feed<GROUPS>(job, ring, begin, end);
+    } else {
+        awq_cuda__registers_up<232>();
+        awq_cuda__wgmma_multiply<T, GROUPS>(
+            job, ring, begin, end,
+            reinterpret_cast<float *>(sums + group * AWQ_CUDA__WGMMA_SUMS), flags + group);
+    }
 #else
     (void)job;
 #endif
 }
-
-#endif /* AWQ_CUDA_EMULATED */
 
 #endif /* !AWQ_CUDA__HIP */
 
@@ -2281,8 +2418,10 @@ awq_cuda__portable(awq_cuda__matmul_job job) {
         float sum = 0;
         for (unsigned p = 0; p < AWQ_CUDA__PORTABLE_WARPS * 4; p++)
             sum += sums[p * AWQ_CUDA__PORTABLE_TOKENS * AWQ_CUDA__STRIP + i];
-        awq_cuda__store<T>(job, first + i / AWQ_CUDA__STRIP,
-                           strip * AWQ_CUDA__STRIP + i % AWQ_CUDA__STRIP, sum);
+        const unsigned token = first + i / AWQ_CUDA__STRIP;
+        const unsigned row = strip * AWQ_CUDA__STRIP + i % AWQ_CUDA__STRIP;
+        if (token < job.tokens && row < w.out_features)
+            job.y[token * job.y_stride + row] = awq_cuda__output<T>(job, token, row, sum);
     }
 }
 
@@ -2306,7 +2445,8 @@ struct awq_cuda__plan {
 
 /* Counters, the same bytes for every call, and two parts of a tile of y per multiprocessor. */
 static size_t awq_cuda__counters_size(const awq_cuda *cuda) {
-    return awq_cuda__ceil_div(static_cast<size_t>(cuda->processors) * 4, 256) * 256;
+    return awq_cuda__ceil_div(static_cast<size_t>(cuda->processors) * AWQ_CUDA__WGMMA_STRIPS * 4,
+                              256) * 256;
 }
 static size_t awq_cuda__workspace(const awq_cuda *cuda, size_t tile) {
     return awq_cuda__counters_size(cuda) + static_cast<size_t>(cuda->processors) * 2 * tile * 4;
@@ -2398,10 +2538,6 @@ static awq_status awq_cuda__plan_gemm(const awq_cuda *cuda, awq_dtype dtype,
     return awq_cuda__plan_stripes(cuda, w, tokens, plan);
 }
 
-#endif /* !AWQ_CUDA__HIP */
-
-#if !AWQ_CUDA__HIP && !defined(AWQ_CUDA_EMULATED)
-
 template <typename T> static awq_cuda__matmul_kernel *awq_cuda__wgmma_of(unsigned groups) {
     return groups == 4 ? awq_cuda__wgmma<T, 4> : groups == 2 ? awq_cuda__wgmma<T, 2>
                                                              : awq_cuda__wgmma<T, 1>;
@@ -2414,13 +2550,13 @@ static awq_status awq_cuda__plan_wgmma(const awq_cuda *cuda, awq_dtype dtype,
                                     : awq_cuda__wgmma_of<awq_cuda__bf16>(w->block_groups);
     plan->rows = AWQ_CUDA__WGMMA_ROWS;
     plan->tokens = AWQ_CUDA__WGMMA_TOKENS;
-    plan->threads = 256;
-    plan->shared =
-        2048 + AWQ_CUDA__WGMMA_STAGES * awq_cuda__wgmma_stage_size(w->block_groups);
+    plan->threads = AWQ_CUDA__WGMMA_THREADS;
+    plan->shared = 1024 + AWQ_CUDA__WGMMA_STAGES * awq_cuda__wgmma_stage_size(w->block_groups) +
+                   2 * AWQ_CUDA__WGMMA_SUMS;
     return awq_cuda__plan_stripes(cuda, w, tokens, plan);
 }
 
-#endif
+#endif /* !AWQ_CUDA__HIP */
 
 static awq_status awq_cuda__plan_portable(awq_dtype dtype, const awq_cuda__weights *w,
                                           size_t tokens, awq_cuda__plan *plan) {
@@ -2445,9 +2581,7 @@ static awq_status awq_cuda__plan_of(const awq_cuda *cuda, awq_cuda_kernel kernel
 #if !AWQ_CUDA__HIP
     case AWQ_CUDA_GEMV: return awq_cuda__plan_gemv(cuda, dtype, w, tokens, plan);
     case AWQ_CUDA_GEMM: return awq_cuda__plan_gemm(cuda, dtype, w, tokens, plan);
-#  ifndef AWQ_CUDA_EMULATED
     case AWQ_CUDA_WGMMA: return awq_cuda__plan_wgmma(cuda, dtype, w, tokens, plan);
-#  endif
 #endif
     default: return AWQ_ERR_DEVICE;
     }
@@ -2466,7 +2600,8 @@ AWQDEF awq_cuda_kernel awq_cuda_pick(const awq_cuda *cuda, const awq_cuda_tensor
                                      size_t tokens) {
     (void)tensor;
     if (!cuda || cuda->code_sm < 80) return AWQ_CUDA_PORTABLE;
-    return tokens <= 8 ? AWQ_CUDA_GEMV : AWQ_CUDA_GEMM;
+    if (tokens <= 8) return AWQ_CUDA_GEMV;
+    return tokens > 64 && cuda->has_wgmma ? AWQ_CUDA_WGMMA : AWQ_CUDA_GEMM;
 }
 
 AWQDEF size_t awq_cuda_workspace_size(const awq_cuda *cuda, size_t max_tokens) {
@@ -2476,8 +2611,9 @@ AWQDEF size_t awq_cuda_workspace_size(const awq_cuda *cuda, size_t max_tokens) {
     (void)tokens;
     return 0;
 #else
-    return awq_cuda__workspace(cuda, (cuda->has_wgmma ? 256 : AWQ_CUDA__GEMM_ROWS) *
-                                         (cuda->has_wgmma ? 128 : tokens));
+    return awq_cuda__workspace(
+        cuda, cuda->has_wgmma ? AWQ_CUDA__WGMMA_ROWS * AWQ_CUDA__WGMMA_TOKENS
+                                                : AWQ_CUDA__GEMM_ROWS * tokens);
 #endif
 }
 
@@ -2514,13 +2650,11 @@ static awq_status awq_cuda__query(awq_cuda *cuda, int device) {
         cuda, cudaFuncGetAttributes(&code, reinterpret_cast<const void *>(
                                                &awq_cuda__portable<awq_cuda__f16>))));
     cuda->code_sm = code.ptxVersion;
-#  ifndef AWQ_CUDA_EMULATED
     /* without sm_90a code the kernel is empty: it has its sums in no registers */
     AWQ_CUDA__TRY(awq_cuda__failed(
         cuda, cudaFuncGetAttributes(&code, reinterpret_cast<const void *>(
                                                &awq_cuda__wgmma<awq_cuda__f16, 1>))));
     cuda->has_wgmma = cuda->sm == 90 && code.numRegs >= 128;
-#  endif
     return AWQ_OK;
 }
 #endif
@@ -2594,6 +2728,7 @@ AWQDEF awq_status awq_cuda_matmul_with(awq_cuda *cuda, awq_cuda_kernel kernel,
     job.y = static_cast<uint16_t *>(y.data);
     job.y_stride = y.stride;
     job.tokens = static_cast<unsigned>(x.rows);
+    job.quads = reinterpret_cast<uintptr_t>(y.data) % 8 == 0 && y.stride % 4 == 0;
     return awq_cuda__run(cuda, &plan, &job);
 }
 

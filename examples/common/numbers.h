@@ -17,4 +17,14 @@ static inline bool parse_number(const char *option, const char *text, long least
     return fail(why, "%s: \"%s\" is not a number from %ld to %ld", option, text, least, most);
 }
 
+static inline bool parse_real(const char *option, const char *text, double least, double most,
+                              double *out, failure *why)
+{
+    char *end;
+    errno = 0;
+    *out = strtod(text, &end);
+    if (errno == 0 && end != text && *end == '\0' && *out >= least && *out <= most) return true;
+    return fail(why, "%s: \"%s\" is not a number from %g to %g", option, text, least, most);
+}
+
 #endif

@@ -19,7 +19,9 @@ typedef struct method {
 } method;
 
 #define METHODS 12
+#define METHOD_NEAREST 0
 #define METHOD_RECIPE 4         /* AutoAWQ's, what the others are compared with */
+#define METHOD_BEST (METHODS - 1)
 extern const method methods[METHODS];
 
 /*  The linears that share an input; approximations[i] [out_features][in_features] is written. */

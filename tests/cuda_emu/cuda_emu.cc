@@ -39,6 +39,7 @@ const unsigned LANES = 32, MAX_THREADS = 1024, MAX_RESIDENT = 16;
 const int MAX_LINES = 20000;
 const size_t STACK_SIZE = 128 * 1024, PAGE = 4096;
 const size_t SHARED_SIZE = 256 * 1024, SHARED_GAP = 1024 * 1024;
+const unsigned MAX_WARPS = MAX_THREADS / LANES, FIRST_ADDRESS = 1024;
 const size_t ARENA_SIZE = size_t(64) << 30;
 
 /* ---- state ----------------------------------------------------------------------------------- */
@@ -47,7 +48,9 @@ const size_t ARENA_SIZE = size_t(64) << 30;
     barriers and never comes back; a step is one warp's time between two __syncwarp.              */
 struct shared_byte {
     uint32_t write_epoch, write_step, read_epoch, read_step;
+    uint64_t write_time;
     uint16_t writer, reader;
+    uint16_t wgmma_reads;           /* that are not complete */
     bool many_lanes, many_warps;    /* of the reader's warp and step; of the epoch */
     bool in_flight;                 /* a cp.async writes it */
 };
@@ -68,6 +71,38 @@ struct allocation {
 
 struct copy { unsigned char *to; const unsigned char *from; unsigned valid; const void *caller; };
 
+/*  What someone knows of every thread of a block, where barriers of all threads do not say so
+    already: what it did before a time, and when, before that, it had fenced its writes for wgmma
+    (proxy) and for other blocks.                                                                 */
+struct knowledge {
+    uint32_t epoch;
+    std::vector<uint64_t> seen, proxy_fenced, fenced;
+    std::vector<uint64_t> warp_seen;        /* the least of each warp's */
+};
+
+struct mbarrier {
+    unsigned count, arrived, parity;
+    knowledge coming, complete;     /* of those who arrived in this phase; in all before it */
+    std::vector<struct thread *> waiting;
+};
+
+/*  Registers that a wgmma has and the thread may not touch. The sums are kept here meanwhile.    */
+struct lent_registers {
+    const void *begin;
+    size_t size;
+    unsigned uses;
+    std::vector<float> sums;
+};
+
+/*  A warp's share of a wgmma: 16 rows.                                                           */
+struct wgmma_share {
+    unsigned columns;
+    float (*widen)(uint16_t);
+    float *d[LANES];
+    const unsigned *a[LANES];
+    uint64_t descriptor;
+};
+
 struct thread {
     jmp_buf context;
     ucontext_t start;
@@ -78,6 +113,9 @@ struct thread {
     unsigned index;             /* in its block */
     uint3 id;
     std::vector<std::vector<copy>> groups;      /* of cp.async; the last is not committed yet */
+    knowledge knows;
+    uint64_t proxy_fence, proxy_fence_of_step, proxy_fence_of_epoch, fenced_of_step, wgmma_fence;
+    std::vector<lent_registers> lent;
     const char *waits_for;
     int line;
 };
@@ -92,6 +130,10 @@ struct gathering {
 
 struct warp {
     uint32_t step;
+    uint64_t step_time;
+    bool learned;               /* some lane of it, since the last __syncwarp */
+    std::vector<std::vector<wgmma_share>> groups;   /* of wgmma; the last is not committed yet */
+    size_t wgmmas;
     unsigned exited, size;
     std::vector<gathering> open;
 };
@@ -110,6 +152,12 @@ struct block {
     const char *barrier;
     int barrier_line, predicate, result;
     uint32_t epoch, first_epoch;
+    uint64_t epoch_time;
+    bool partial;                   /* not all its barriers are of all threads */
+    std::map<uintptr_t, mbarrier> mbarriers;
+    struct partial_barrier { unsigned threads; int line; std::vector<thread *> arrived; };
+    std::map<unsigned, partial_barrier> barriers;
+    std::vector<std::vector<std::pair<int, uint64_t>>> wgmmas;     /* by warpgroup: line, descriptor */
     bool has_fenced;
     uint64_t met, acquired;         /* times of its last atomic, and of that before its last fence */
     std::vector<release> releases;
@@ -118,12 +166,14 @@ struct block {
     std::vector<thread *> spinning;     /* until other blocks have run */
     unsigned char *shared;
     shared_byte *bytes;
+    uint64_t (*read_times)[MAX_WARPS];      /* of each 4 bytes, if some barriers are partial */
 };
 
 struct launch_state {
     cuda_emu::work what;
     dim3 grid, block_dim;
     size_t shared_bytes;
+    size_t shared_offset;       /* of dynamic shared memory from a multiple of 1024 */
     bool eager;                 /* a warp goes on until it waits for other warps */
     bool reversed;              /* lanes from the last to the first */
 };
@@ -132,6 +182,8 @@ struct {
     unsigned char *stacks, *shared, *arena;
     size_t arena_used;
     shared_byte *shared_bytes;
+    uint64_t (*read_times)[MAX_WARPS];
+    uint64_t *private_times;        /* when each 4 bytes of the stacks were written */
     thread *threads;
     block blocks[MAX_RESIDENT];
 
@@ -152,7 +204,7 @@ struct {
     int launches_until_failure;
     cudaError_t failure;
     std::map<const void *, int> shared_limit;   /* by kernel, from cudaFuncSetAttribute */
-    bool met[4][MAX_LINES];
+    bool met[SITE_KINDS][MAX_LINES];
     site removed;
 } s;
 
@@ -270,6 +322,10 @@ void open_barrier(block *b)
 {
     b->at_barrier = 0;
     b->epoch = ++s.epochs;
+    b->epoch_time = ++s.time;
+    for (unsigned i = 0; i < b->threads; i++) {
+        thread_of(b, i)->proxy_fence_of_epoch = thread_of(b, i)->proxy_fence;
+    }
     b->result = b->predicate;
     b->predicate = 0;
     for (unsigned i = 0; i < b->threads; i++) wake(thread_of(b, i));
@@ -342,6 +398,50 @@ void converge(const char *what, unsigned mask, int line, void *operand, Complete
 
 unsigned full_mask() { return warp_now()->size == LANES ? ~0u : (1u << warp_now()->size) - 1; }
 
+/* ---- who knows what of whom ------------------------------------------------------------------ */
+
+/*  to becomes what both know, and warp_seen what follows; of an epoch before, nothing needs to be
+    known.                                                                                        */
+void learn(knowledge *to, const knowledge &from)
+{
+    const block *b = s.block_now;
+    if (to->epoch != b->epoch) {
+        to->epoch = b->epoch;
+        to->seen.assign(b->threads, 0);
+        to->proxy_fenced.assign(b->threads, 0);
+        to->fenced.assign(b->threads, 0);
+        to->warp_seen.assign(b->warps.size(), 0);
+    }
+    if (from.epoch != b->epoch) return;
+    for (unsigned i = 0; i < b->threads; i++) {
+        to->seen[i] = std::max(to->seen[i], from.seen[i]);
+        to->proxy_fenced[i] = std::max(to->proxy_fenced[i], from.proxy_fenced[i]);
+        to->fenced[i] = std::max(to->fenced[i], from.fenced[i]);
+    }
+    for (unsigned w = 0; w < to->warp_seen.size(); w++) {
+        const auto first = to->seen.begin() + w * LANES;
+        to->warp_seen[w] = *std::min_element(first, first + std::min(LANES, b->threads - w * LANES));
+    }
+}
+
+/*  What this thread publishes where it arrives: all it knows, itself until now, and the other lanes
+    of its warp until their last __syncwarp.                                                      */
+void publish(knowledge *to)
+{
+    const thread *self = s.thread_now;
+    const unsigned first = self->index - lane_now();
+    learn(to, self->knows);
+    for (unsigned i = first; i < first + warp_now()->size; i++) {
+        const thread *t = thread_of(s.block_now, i);
+        const uint64_t proxy_fenced = t == self ? t->proxy_fence : t->proxy_fence_of_step;
+        const uint64_t fenced = t == self ? t->fenced : t->fenced_of_step;
+        to->seen[i] = std::max(to->seen[i], warp_now()->step_time);
+        to->proxy_fenced[i] = std::max(to->proxy_fenced[i], proxy_fenced);
+        to->fenced[i] = std::max(to->fenced[i], fenced);
+    }
+    to->seen[self->index] = ++s.time;
+}
+
 /* ---- shared memory --------------------------------------------------------------------------- */
 
 bool in_shared(uintptr_t address)
@@ -349,20 +449,57 @@ bool in_shared(uintptr_t address)
     return address - uintptr_t(s.block_now->shared) < SHARED_SIZE;
 }
 
-/*  Whether what another thread did at (epoch, step) comes before now.                            */
-bool ordered(unsigned other, uint32_t epoch, uint32_t step)
+/*  Until when this thread has seen another one of its block, by partial barriers and __syncwarp. */
+uint64_t seen(unsigned other)
 {
-    if (other == s.thread_now->index || epoch != s.block_now->epoch) return true;
-    return other / LANES == s.thread_now->index / LANES && step != warp_now()->step;
+    const knowledge &k = s.thread_now->knows;
+    const uint64_t time = k.epoch == s.block_now->epoch ? k.seen[other] : 0;
+    if (other / LANES != s.thread_now->index / LANES) return time;
+    return std::max(time, warp_now()->step_time);
 }
 
-/*  Whether all reads since the last barrier come before now.                                     */
-bool reads_ordered(const shared_byte &b)
+/*  The same of all other lanes of a warp.                                                        */
+uint64_t warp_seen(unsigned w)
+{
+    const knowledge &k = s.thread_now->knows;
+    const unsigned self = s.thread_now->index;
+    if (w != self / LANES) return k.epoch == s.block_now->epoch ? k.warp_seen[w] : 0;
+    uint64_t least = ~uint64_t(0);
+    for (unsigned i = w * LANES; i < (w + 1) * LANES; i++) {
+        if (i != self) least = std::min(least, seen(i));
+    }
+    return least;
+}
+
+/*  Whether what another thread did at (epoch, step) and time comes before now.                   */
+bool ordered(unsigned other, uint32_t epoch, uint32_t step, uint64_t time)
+{
+    if (other == s.thread_now->index || epoch != s.block_now->epoch) return true;
+    if (other / LANES == s.thread_now->index / LANES && step != warp_now()->step) return true;
+    return s.block_now->partial && seen(other) > time;
+}
+
+/*  Whether all reads since the last barrier come before now: with partial barriers, whether this
+    thread has seen all lanes of every warp that read.                                            */
+bool reads_ordered(const shared_byte &b, size_t offset)
 {
     if (b.read_epoch != s.block_now->epoch) return true;
-    if (b.many_warps || b.reader / LANES != s.thread_now->index / LANES) return false;
-    if (b.read_step != warp_now()->step) return true;
-    return b.reader == s.thread_now->index && !b.many_lanes;
+    if (!b.many_warps && b.reader / LANES == s.thread_now->index / LANES) {
+        if (b.read_step != warp_now()->step) return true;
+        if (b.reader == s.thread_now->index && !b.many_lanes) return true;
+    }
+    if (!s.block_now->partial) return false;
+    for (unsigned w = 0; w < s.block_now->warps.size(); w++) {
+        const uint64_t time = s.block_now->read_times[offset / 4][w];
+        if (time >= s.block_now->epoch_time && warp_seen(w) <= time) return false;
+    }
+    return true;
+}
+
+bool same_reads(const shared_byte &a, const shared_byte &b)
+{
+    return a.read_epoch == b.read_epoch && a.read_step == b.read_step && a.reader == b.reader
+        && a.many_lanes == b.many_lanes && a.many_warps == b.many_warps;
 }
 
 void note_reader(shared_byte *b)
@@ -376,12 +513,15 @@ void note_reader(shared_byte *b)
     b->read_epoch = epoch;
     b->read_step = step;
     b->reader = self;
+    if (!s.block_now->partial) return;
+    s.block_now->read_times[(b - s.block_now->bytes) / 4][self / LANES] = s.time;
 }
 
 void note_writer(shared_byte *b)
 {
     b->write_epoch = s.block_now->epoch;
     b->write_step = warp_now()->step;
+    b->write_time = s.time;
     b->writer = uint16_t(s.thread_now->index);
 }
 
@@ -405,7 +545,7 @@ void read_shared(uintptr_t address, size_t size, const void *caller)
         if (b->write_epoch < s.block_now->first_epoch) {
             fail(caller, "read of shared byte %zu, which was never written", offset + i);
         }
-        if (!ordered(b->writer, b->write_epoch, b->write_step)) {
+        if (!ordered(b->writer, b->write_epoch, b->write_step, b->write_time)) {
             fail(caller, "race: read of shared byte %zu, written by thread %u with no barrier since",
                  offset + i, unsigned(b->writer));
         }
@@ -420,11 +560,13 @@ void check_write_shared(uintptr_t address, size_t size, const void *caller)
     for (size_t i = 0; i < size; i++, b++) {
         if (b->in_flight) fail(caller, "write of shared byte %zu while a cp.async to it is in flight",
                                offset + i);
-        if (!ordered(b->writer, b->write_epoch, b->write_step)) {
+        if (b->wgmma_reads) fail(caller, "write of shared byte %zu while a wgmma reads it", offset + i);
+        if (!ordered(b->writer, b->write_epoch, b->write_step, b->write_time)) {
             fail(caller, "race: write of shared byte %zu, written by thread %u with no barrier since",
                  offset + i, unsigned(b->writer));
         }
-        if (!reads_ordered(*b)) {
+        const bool as_before = i && (offset + i) % 4 && same_reads(b[0], b[-1]);
+        if (!as_before && !reads_ordered(*b, offset + i)) {
             fail(caller, "race: write of shared byte %zu, read by thread %u with no barrier since",
                  offset + i, unsigned(b->reader));
         }
@@ -468,7 +610,7 @@ bool global_ordered(const global_byte &b)
 {
     if (b.launch != s.launches) return true;
     if (b.block != s.block_now->number) return published(b);
-    return ordered(b.writer, b.epoch, b.step);
+    return ordered(b.writer, b.epoch, b.step, b.time);
 }
 
 void check_order(const global_byte &b, size_t offset, const char *what, bool atomic,
@@ -521,6 +663,18 @@ bool is_private(uintptr_t address, size_t size, bool write)
         || inside(address, size, &__executable_start, size_t(&end - &__executable_start));
 }
 
+/*  Registers, which are on the fiber's stack: a wgmma may have them, or want to know of a write.  */
+void note_private(uintptr_t address, size_t size, bool write, const void *caller)
+{
+    for (const lent_registers &l : s.thread_now->lent) {
+        if (address + size <= uintptr_t(l.begin) || address >= uintptr_t(l.begin) + l.size) continue;
+        fail(caller, "%s of registers of a wgmma that was not waited for", write ? "write" : "read");
+    }
+    if (!write || !inside(address, size, s.stacks, MAX_RESIDENT * MAX_THREADS * STACK_SIZE)) return;
+    const size_t first = (address - uintptr_t(s.stacks)) / 4;
+    for (size_t i = 0; i < (size + 3) / 4; i++) s.private_times[first + i] = s.time;
+}
+
 void access(uintptr_t address, size_t size, bool write, bool aligned, const void *caller)
 {
     if (!s.thread_now || s.in_atomic || !size) return;
@@ -532,7 +686,10 @@ void access(uintptr_t address, size_t size, bool write, bool aligned, const void
         else read_shared(address, size, caller);
         return;
     }
-    if (is_private(address, size, write)) return;
+    if (is_private(address, size, write)) {
+        note_private(address, size, write, caller);
+        return;
+    }
     allocation *a = find_allocation(address, size);
     if (!a) fail(caller, "%s of %zu bytes outside every buffer of the device",
                  write ? "write" : "read", size);
@@ -557,6 +714,9 @@ void prepare_once()
     s.arena = static_cast<unsigned char *>(reserve(ARENA_SIZE, PROT_NONE));
     s.shared_bytes = static_cast<shared_byte *>(reserve(MAX_RESIDENT * SHARED_SIZE
                                                         * sizeof(shared_byte)));
+    s.read_times = static_cast<uint64_t (*)[MAX_WARPS]>(reserve(MAX_RESIDENT * SHARED_SIZE / 4
+                                                                * sizeof *s.read_times));
+    s.private_times = static_cast<uint64_t *>(reserve(MAX_RESIDENT * MAX_THREADS * STACK_SIZE * 2));
     s.threads = new thread[MAX_RESIDENT * MAX_THREADS]();
 }
 
@@ -580,18 +740,28 @@ void start_block(unsigned slot, unsigned number)
     b->at_barrier = 0;
     b->predicate = b->result = 0;
     b->epoch = b->first_epoch = ++s.epochs;
+    b->epoch_time = ++s.time;
+    b->partial = false;
+    b->mbarriers.clear();
+    b->barriers.clear();
     b->has_fenced = false;
     b->met = b->acquired = 0;
-    b->shared = s.shared + slot * SHARED_GAP;
+    b->shared = s.shared + slot * SHARED_GAP + s.launch.shared_offset;
     b->bytes = s.shared_bytes + slot * SHARED_SIZE;
+    b->read_times = s.read_times + slot * SHARED_SIZE / 4;
     memset(b->shared, 0xff, s.launch.shared_bytes);
-    for (size_t i = 0; i < s.launch.shared_bytes; i++) b->bytes[i].in_flight = false;
+    for (size_t i = 0; i < s.launch.shared_bytes; i++) {
+        b->bytes[i].in_flight = false;
+        b->bytes[i].wgmma_reads = 0;
+    }
     const unsigned warps = (b->threads + LANES - 1) / LANES;
     b->warps.assign(warps, warp());
+    b->wgmmas.assign((warps + 3) / 4, { });
     std::vector<unsigned> order(warps);
     for (unsigned w = 0; w < warps; w++) {
         order[w] = w;
         b->warps[w].size = std::min(LANES, b->threads - w * LANES);
+        b->warps[w].groups.assign(1, { });
     }
     std::shuffle(order.begin(), order.end(), s.random);
     b->runnable.clear();
@@ -603,19 +773,33 @@ void start_block(unsigned slot, unsigned number)
             t->index = w * LANES + lane;
             t->id = { t->index % d.x, t->index / d.x % d.y, t->index / d.x / d.y };
             t->exited = false;
-            t->fenced = t->fence_epoch = 0;
+            t->fenced = t->fenced_of_step = t->fence_epoch = 0;
             t->waits_for = nullptr;
             t->groups.assign(1, { });
+            t->knows.epoch = 0;
+            t->proxy_fence = t->proxy_fence_of_step = t->proxy_fence_of_epoch = t->wgmma_fence = 0;
+            t->lent.clear();
             b->runnable.push_back(t);
         }
     }
     counted.blocks++;
 }
 
+/*  The four warps of a warpgroup issue the same wgmma, one after the other.                      */
+void check_wgmmas()
+{
+    const auto &log = s.block_now->wgmmas[s.thread_now->index / LANES / 4];
+    if (warp_now()->wgmmas == log.size()) return;
+    fail(nullptr, "a warp leaves after %zu of %zu wgmmas of its warpgroup", warp_now()->wgmmas,
+         log.size());
+}
+
 void finish_thread()
 {
     block *b = s.block_now;
     thread *self = s.thread_now;
+    if (!self->lent.empty()) fail(nullptr, "a thread leaves with a wgmma that was not waited for");
+    check_wgmmas();
     self->exited = true;
     s.progress++;
     b->alive--;
@@ -734,7 +918,8 @@ void cuda_emu::launch(const work &what, dim3 grid, dim3 block_dim, size_t shared
     const unsigned blocks = grid.x * grid.y * grid.z;
     s.launches++;
     counted.launches++;
-    s.launch = { what, grid, block_dim, shared_bytes, (s.random() & 1) != 0, (s.random() & 1) != 0 };
+    s.launch = { what, grid, block_dim, shared_bytes, s.random() % 8 * 128, (s.random() & 1) != 0,
+                 (s.random() & 1) != 0 };
     s.in_atomic = false;
     std::vector<std::vector<release>> releases(blocks);
     s.published = releases.data();
@@ -789,6 +974,7 @@ cudaError_t cuda_emu::function_attributes(cudaFuncAttributes *attributes)
 {
     *attributes = { };
     attributes->maxThreadsPerBlock = int(MAX_THREADS);
+    attributes->numRegs = config.registers;
     attributes->binaryVersion = attributes->ptxVersion = config.major * 10 + config.minor;
     return config.has_code ? cudaSuccess : cudaErrorNoKernelImageForDevice;
 }
@@ -845,6 +1031,30 @@ void __syncthreads(int line)
     if (!removed(BARRIER, line)) arrive_at_barrier("__syncthreads", 0, line);
 }
 
+namespace {
+
+/*  What all lanes of a warp know after a __syncwarp.                                             */
+void share_knowledge()
+{
+    warp *w = warp_now();
+    const unsigned first = s.thread_now->index - lane_now();
+    w->step++;
+    w->step_time = ++s.time;
+    knowledge all = { };
+    for (unsigned i = 0; i < w->size; i++) {
+        thread *t = thread_of(s.block_now, first + i);
+        t->proxy_fence_of_step = t->proxy_fence;
+        t->fenced_of_step = t->fenced;
+        if (w->learned) learn(&all, t->knows);
+    }
+    for (unsigned i = 0; w->learned && i < w->size; i++) {
+        thread_of(s.block_now, first + i)->knows = all;
+    }
+    w->learned = false;
+}
+
+}   /* namespace */
+
 int __syncthreads_or(int predicate, int line)
 {
     return arrive_at_barrier("__syncthreads_or", predicate, line);
@@ -856,7 +1066,7 @@ void __syncwarp(unsigned mask, int line)
     if (mask == ~0u) mask = full_mask();
     const bool orders = mask == full_mask();
     converge("__syncwarp", mask, line, nullptr,
-             [orders](void *const *) { if (orders) warp_now()->step++; });
+             [orders](void *const *) { if (orders) share_knowledge(); });
 }
 
 unsigned __activemask() { return full_mask() & ~warp_now()->exited; }
@@ -946,8 +1156,10 @@ void meet()
     s.progress++;
     if (!b->has_fenced) return;
     release r = { b->met, 0, std::vector<uint64_t>(b->threads, 0) };
+    const knowledge &k = s.thread_now->knows;
     for (unsigned i = 0; i < b->threads; i++) {
         const thread *t = thread_of(b, i);
+        if (k.epoch == b->epoch) r.until[i] = k.fenced[i];
         if (t != s.thread_now && t->fence_epoch >= b->epoch) continue;
         r.until[i] = t->fenced;
         r.epochs_until = std::max(r.epochs_until, t->fence_epoch);
@@ -1182,6 +1394,344 @@ void cuda_emu::multiply(mma_shape shape, float (*widen)(uint16_t), float *d, con
     });
 }
 
+/* ---- barriers of some threads ---------------------------------------------------------------- */
+
+unsigned cuda_emu::shared_address(const void *shared)
+{
+    return unsigned(uintptr_t(shared) - uintptr_t(s.block_now->shared)) + FIRST_ADDRESS
+         + unsigned(s.launch.shared_offset);
+}
+
+/*  bar.sync: of all threads, or of some, who come to know of one another.                        */
+void cuda_emu::barrier(unsigned id, unsigned threads, int line)
+{
+    block *b = s.block_now;
+    if (removed(BARRIER, line)) return;
+    if (id > 15 || threads % LANES) fail(nullptr, "line %d: barrier %u of %u threads", line, id, threads);
+    if (threads == b->threads) {
+        arrive_at_barrier("barrier", 0, line);
+        return;
+    }
+    b->partial = true;
+    block::partial_barrier &p = b->barriers[id];
+    if (p.arrived.empty()) p = { threads, line, { } };
+    if (p.threads != threads || p.line != line) {
+        fail(nullptr, "divergent: barrier %u of line %d while others wait at line %d", id, line, p.line);
+    }
+    p.arrived.push_back(s.thread_now);
+    s.thread_now->waits_for = "barrier";
+    s.thread_now->line = line;
+    if (p.arrived.size() < threads) {
+        yield();
+        return;
+    }
+    std::vector<thread *> all;
+    all.swap(p.arrived);
+    thread *const self = s.thread_now;
+    knowledge k = { };
+    for (thread *t : all) {
+        s.thread_now = t;
+        publish(&k);
+    }
+    s.thread_now = self;
+    learn(&k, k);
+    for (thread *t : all) {
+        t->knows = k;
+        b->warps[t->index / LANES].learned = true;
+        wake(t);
+    }
+}
+
+namespace {
+
+mbarrier *find_mbarrier(uint64_t *address, const void *caller)
+{
+    const auto found = s.block_now->mbarriers.find(uintptr_t(address));
+    if (found == s.block_now->mbarriers.end()) fail(caller, "no mbarrier was initialised here");
+    const shared_byte *b = shared_range(uintptr_t(address), 8, caller);
+    if (!ordered(b->writer, b->write_epoch, b->write_step, b->write_time)) {
+        fail(caller, "race: use of an mbarrier, initialised by thread %u with no barrier since",
+             unsigned(b->writer));
+    }
+    return &found->second;
+}
+
+void learn_now(const knowledge &from)
+{
+    learn(&s.thread_now->knows, from);
+    warp_now()->learned = true;
+}
+
+}   /* namespace */
+
+void cuda_emu::mbarrier_init(uint64_t *barrier, unsigned count, const void *caller)
+{
+    if (uintptr_t(barrier) % 8) fail(caller, "misaligned mbarrier");
+    if (!in_shared(uintptr_t(barrier))) fail(caller, "an mbarrier that is not in shared memory");
+    write_shared(uintptr_t(barrier), 8, caller);
+    s.block_now->partial = true;
+    s.block_now->mbarriers[uintptr_t(barrier)] = { count, 0, 0, { }, { }, { } };
+}
+
+void cuda_emu::mbarrier_arrive(uint64_t *barrier, int line, const void *caller)
+{
+    if (removed(MBARRIER_ARRIVE, line)) return;
+    mbarrier *m = find_mbarrier(barrier, caller);
+    publish(&m->coming);
+    s.progress++;
+    if (++m->arrived < m->count) return;
+    learn(&m->complete, m->coming);
+    m->coming = { };
+    m->arrived = 0;
+    m->parity ^= 1;
+    std::vector<thread *> waiting;
+    waiting.swap(m->waiting);
+    for (thread *t : waiting) wake(t);
+}
+
+void cuda_emu::mbarrier_wait(uint64_t *barrier, unsigned parity, int line, const void *caller)
+{
+    if (removed(MBARRIER_WAIT, line)) return;
+    mbarrier *m = find_mbarrier(barrier, caller);
+    while (m->parity == parity) {
+        m->waiting.push_back(s.thread_now);
+        s.thread_now->waits_for = "mbarrier";
+        s.thread_now->line = line;
+        yield();
+    }
+    learn_now(m->complete);
+}
+
+void cuda_emu::proxy_fence(int line)
+{
+    if (!removed(PROXY_FENCE, line)) s.thread_now->proxy_fence = ++s.time;
+}
+
+/* ---- wgmma ----------------------------------------------------------------------------------- */
+
+namespace {
+
+/*  PTX ISA, matrix descriptor: bits 0-13 the address, 16-29 the leading and 32-45 the stride byte
+    offset, all / 16; 49-51 the base offset; 62-63 the swizzling mode.
+    For an operand that is contiguous along k: 8 columns are an atom, its rows of 128, 64 or 32 bytes
+    (modes 1, 2, 3), whose 16-byte chunks are exchanged by bits 7.. of the address; atoms are a stride
+    apart. Mode 0: 8 columns x 16 bytes follow one another, the next along k a leading offset apart. */
+struct matrix {
+    size_t start, leading, stride, row;
+    unsigned chunks;
+};
+
+matrix matrix_of(uint64_t descriptor)
+{
+    static const size_t rows[] = { 16, 128, 64, 32 };
+    const unsigned mode = unsigned(descriptor >> 62);
+    if (descriptor >> 46 & 0xffff) fail(nullptr, "wgmma: a base offset, or bits that must be 0");
+    const matrix m = { size_t(descriptor & 0x3fff) * 16, size_t(descriptor >> 16 & 0x3fff) * 16,
+                       size_t(descriptor >> 32 & 0x3fff) * 16, rows[mode], unsigned(rows[mode] / 16) };
+    if (mode && (m.start & (8 * m.row - 1)) >= m.row) {
+        fail(nullptr, "wgmma: a swizzled operand begins at %zu, not in the first row of an atom", m.start);
+    }
+    return m;
+}
+
+/*  Where the 16 bytes of a column of the operand are: inputs 0..7 (half 0) or 8..15.             */
+uintptr_t chunk_address(const matrix &m, unsigned column, unsigned half)
+{
+    size_t at = m.start + column / 8 * m.stride + column % 8 * m.row;
+    at += half * (m.chunks == 1 ? m.leading : 16);
+    at ^= (at >> 7 & (m.chunks - 1)) << 4;
+    return uintptr_t(s.block_now->shared) + at - FIRST_ADDRESS - s.launch.shared_offset;
+}
+
+/*  Whether what a thread wrote was fenced, by itself, before this one came to know of it.         */
+bool is_fenced(const shared_byte &b)
+{
+    const thread *self = s.thread_now, *writer = thread_of(s.block_now, b.writer);
+    if (writer == self) return self->proxy_fence > b.write_time;
+    if (b.write_epoch != s.block_now->epoch) return writer->proxy_fence_of_epoch > b.write_time;
+    const bool learned = self->knows.epoch == s.block_now->epoch;
+    uint64_t fenced = learned ? self->knows.proxy_fenced[b.writer] : 0;
+    if (b.writer / LANES == self->index / LANES) fenced = std::max(fenced, writer->proxy_fence_of_step);
+    return fenced > b.write_time;
+}
+
+bool same_write(const shared_byte &a, const shared_byte &b)
+{
+    return a.write_time == b.write_time && a.writer == b.writer && a.write_step == b.write_step
+        && a.write_epoch == b.write_epoch && a.in_flight == b.in_flight;
+}
+
+void begin_reading(const wgmma_share &share)
+{
+    const matrix m = matrix_of(share.descriptor);
+    for (unsigned i = 0; i < share.columns * 2; i++) {
+        const uintptr_t address = chunk_address(m, i / 2, i % 2);
+        if (!in_shared(address)) fail(nullptr, "wgmma: an operand outside shared memory");
+        shared_byte *b = shared_range(address, 16, nullptr);
+        for (unsigned j = 0; j < 16; j++) {
+            b[j].wgmma_reads++;
+            if (j && same_write(b[j], b[j - 1])) continue;
+            read_shared(address + j, 1, nullptr);
+            if (is_fenced(b[j])) continue;
+            fail(nullptr, "wgmma reads shared byte %zu, written by thread %u with no "
+                 "fence.proxy.async since", size_t(b + j - s.block_now->bytes), unsigned(b[j].writer));
+        }
+    }
+}
+
+lent_registers *find_lent(thread *t, const void *begin)
+{
+    for (lent_registers &l : t->lent) if (l.begin == begin) return &l;
+    return nullptr;
+}
+
+/*  A lane gives registers away: it has fenced its writes to them, or a wgmma has them already as
+    sums of the same shape.                                                                       */
+void lend(thread *t, const void *begin, size_t size, bool are_sums)
+{
+    lent_registers *l = find_lent(t, begin);
+    if (l && (l->size != size || are_sums == l->sums.empty())) {
+        fail(nullptr, "wgmma: registers that another wgmma has for another use");
+    }
+    if (l) {
+        l->uses++;
+        return;
+    }
+    for (const lent_registers &other : t->lent) {
+        if (uintptr_t(begin) + size <= uintptr_t(other.begin)) continue;
+        if (uintptr_t(begin) >= uintptr_t(other.begin) + other.size) continue;
+        fail(nullptr, "wgmma: registers that another wgmma has in part");
+    }
+    const size_t first = (uintptr_t(begin) - uintptr_t(s.stacks)) / 4;
+    for (size_t i = 0; i < size / 4; i++) {
+        if (s.private_times[first + i] < t->wgmma_fence) continue;
+        fail(nullptr, "wgmma: registers written with no wgmma.fence since");
+    }
+    t->lent.push_back({ begin, size, 1, { } });
+    if (!are_sums) return;
+    const float *sums = static_cast<const float *>(begin);
+    t->lent.back().sums.assign(sums, sums + size / 4);
+}
+
+void give_back(thread *t, const void *begin)
+{
+    lent_registers *l = find_lent(t, begin);
+    if (--l->uses) return;
+    if (!l->sums.empty()) memcpy(const_cast<void *>(begin), l->sums.data(), l->size);
+    t->lent.erase(t->lent.begin() + (l - t->lent.data()));
+}
+
+void read_column(const wgmma_share &share, const matrix &m, unsigned column, float *b)
+{
+    for (unsigned half = 0; half < 2; half++) {
+        uint16_t bits[8];
+        memcpy(bits, reinterpret_cast<const void *>(chunk_address(m, column, half)), 16);
+        for (unsigned i = 0; i < 8; i++) b[half * 8 + i] = share.widen(bits[i]);
+    }
+}
+
+/*  PTX ISA, fragments of wgmma.m64nNk16: a warp has 16 of the rows, A as in mma.m16n8k16; register
+    4 j + i of D is register i of the columns 8 j .. 8 j + 7 of mma's.                            */
+void multiply_share(const wgmma_share &share, thread *const *lanes)
+{
+    const matrix m = matrix_of(share.descriptor);
+    float a[16][16], b[16];
+    bool finite = true;
+    for (unsigned lane = 0; lane < LANES; lane++) {
+        for (unsigned i = 0; i < 8; i++) {
+            float *to = &a[lane / 4 + i / 2 % 2 * 8][lane % 4 * 2 + i / 4 * 8 + i % 2];
+            *to = element_of(share.a[lane], i / 2, i % 2, share.widen);
+            finite = finite && std::isfinite(*to);
+        }
+    }
+    for (unsigned column = 0; column < share.columns; column++) {
+        read_column(share, m, column, b);
+        if (finite && std::all_of(b, b + 16, [](float x) { return x == 0; })) continue;
+        for (unsigned row = 0; row < 16; row++) {
+            thread *t = lanes[row % 8 * 4 + column % 8 / 2];
+            float *d = &find_lent(t, share.d[t->index % LANES])
+                            ->sums[column / 8 * 4 + row / 8 * 2 + column % 2];
+            for (unsigned k = 0; k < 16; k += 8) *d = sum_products(a[row] + k, b + k, *d);
+        }
+    }
+}
+
+/*  A share is done: sums are there, registers and shared memory are free again.                  */
+void complete_share(const wgmma_share &share)
+{
+    thread *lanes[LANES];
+    const unsigned first = s.thread_now->index - lane_now();
+    for (unsigned i = 0; i < LANES; i++) lanes[i] = thread_of(s.block_now, first + i);
+    multiply_share(share, lanes);
+    for (unsigned i = 0; i < LANES; i++) {
+        give_back(lanes[i], share.d[i]);
+        give_back(lanes[i], share.a[i]);
+    }
+    const matrix m = matrix_of(share.descriptor);
+    for (unsigned i = 0; i < share.columns * 2; i++) {
+        shared_byte *b = shared_range(chunk_address(m, i / 2, i % 2), 16, nullptr);
+        for (int j = 0; j < 16; j++) {
+            b[j].wgmma_reads--;
+            note_reader(b + j);
+        }
+    }
+}
+
+void log_wgmma(int line, uint64_t descriptor)
+{
+    auto &log = s.block_now->wgmmas[s.thread_now->index / LANES / 4];
+    const size_t nth = warp_now()->wgmmas++;
+    if (nth == log.size()) log.push_back({ line, descriptor });
+    if (log[nth] == std::make_pair(line, descriptor)) return;
+    fail(nullptr, "the warps of a warpgroup issue different wgmmas: of lines %d and %d", log[nth].first,
+         line);
+}
+
+}   /* namespace */
+
+void cuda_emu::wgmma_fence(int line)
+{
+    if (!removed(WGMMA_FENCE, line)) s.thread_now->wgmma_fence = ++s.time;
+}
+
+void cuda_emu::wgmma(unsigned columns, float (*widen)(uint16_t), float *d, const unsigned *a,
+                     uint64_t descriptor, int line)
+{
+    mma_operands mine = { d, a, nullptr };
+    lend(s.thread_now, d, columns * 2, true);
+    lend(s.thread_now, a, 16, false);
+    converge("wgmma", ~0u, line, &mine, [=](void *const *lanes) {
+        wgmma_share share = { columns, widen, { }, { }, descriptor };
+        for (unsigned i = 0; i < LANES; i++) {
+            share.d[i] = static_cast<mma_operands *>(lanes[i])->d;
+            share.a[i] = static_cast<mma_operands *>(lanes[i])->a;
+        }
+        log_wgmma(line, descriptor);
+        begin_reading(share);
+        warp_now()->groups.back().push_back(share);
+        counted.wgmma++;
+    });
+}
+
+void cuda_emu::wgmma_commit(int line)
+{
+    if (removed(WGMMA_COMMIT, line)) return;
+    converge("wgmma.commit_group", ~0u, line, nullptr,
+             [](void *const *) { warp_now()->groups.push_back({ }); });
+}
+
+void cuda_emu::wgmma_wait(int left_pending, int line)
+{
+    if (removed(WGMMA_WAIT, line)) return;
+    converge("wgmma.wait_group", ~0u, line, nullptr, [=](void *const *) {
+        auto &groups = warp_now()->groups;
+        while (groups.size() > size_t(left_pending) + 1) {
+            for (const wgmma_share &share : groups.front()) complete_share(share);
+            groups.erase(groups.begin());
+        }
+    });
+}
+
 /* ---- fp16 and bf16 --------------------------------------------------------------------------- */
 
 namespace {
@@ -1328,7 +1878,7 @@ std::string emulator::report()
 std::vector<site> emulator::sites()
 {
     std::vector<site> all;
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < SITE_KINDS; kind++) {
         for (int line = 0; line < MAX_LINES; line++) {
             if (s.met[kind][line]) all.push_back({ static_cast<site_kind>(kind), line });
         }
@@ -1341,8 +1891,9 @@ void emulator::remove_site(site which) { s.removed = which; }
 
 const char *emulator::site_name(site_kind kind)
 {
-    static const char *const names[] = { "__syncthreads", "__syncwarp", "cp.async wait",
-                                         "__threadfence" };
+    static const char *const names[] = { "barrier", "__syncwarp", "cp.async wait", "__threadfence",
+                                         "fence.proxy.async", "mbarrier wait", "mbarrier arrival",
+                                         "wgmma.fence", "wgmma.commit_group", "wgmma.wait_group" };
     return names[kind];
 }
 

@@ -423,6 +423,17 @@ void load_matrices(unsigned *r, const void *row, int count, bool transposed, int
 enum mma_shape { M16N8K16, M16N8K8 };
 void multiply(mma_shape shape, float (*widen)(uint16_t), float *d, const unsigned *a,
               const unsigned *b, int line);
+unsigned shared_address(const void *shared);
+void barrier(unsigned id, unsigned threads, int line);
+void mbarrier_init(uint64_t *barrier, unsigned count, const void *caller);
+void mbarrier_arrive(uint64_t *barrier, int line, const void *caller);
+void mbarrier_wait(uint64_t *barrier, unsigned parity, int line, const void *caller);
+void proxy_fence(int line);
+void wgmma(unsigned columns, float (*widen)(uint16_t), float *d, const unsigned *a,
+           uint64_t descriptor, int line);
+void wgmma_fence(int line);
+void wgmma_commit(int line);
+void wgmma_wait(int left_pending, int line);
 unsigned load_acquire(const unsigned *from, const void *caller);
 void store_release(unsigned *to, unsigned value, const void *caller);
 
@@ -463,6 +474,58 @@ CUDA_EMU_LDMATRIX(awq_cuda__ldmatrix_x4_trans, 4, true)
 CUDA_EMU_MMA(awq_cuda__mma_m16n8k16_f16, M16N8K16, f16)
 CUDA_EMU_MMA(awq_cuda__mma_m16n8k16_bf16, M16N8K16, bf16)
 CUDA_EMU_MMA(awq_cuda__mma_m16n8k8_f16, M16N8K8, f16)
+
+static inline unsigned awq_cuda__address(const void *shared)
+{
+    return cuda_emu::shared_address(shared);
+}
+static inline void awq_cuda__barrier(unsigned id, unsigned threads, int line = __builtin_LINE())
+{
+    cuda_emu::barrier(id, threads, line);
+}
+template <int N> void awq_cuda__registers_up() { }
+template <int N> void awq_cuda__registers_down() { }
+__attribute__((noinline)) static inline
+void awq_cuda__mbarrier_init(uint64_t *barrier, unsigned count)
+{
+    cuda_emu::mbarrier_init(barrier, count, CUDA_EMU_HERE);
+}
+__attribute__((noinline)) static inline
+void awq_cuda__mbarrier_arrive(uint64_t *barrier, int line = __builtin_LINE())
+{
+    cuda_emu::mbarrier_arrive(barrier, line, CUDA_EMU_HERE);
+}
+__attribute__((noinline)) static inline
+void awq_cuda__mbarrier_wait(uint64_t *barrier, unsigned parity, int line = __builtin_LINE())
+{
+    cuda_emu::mbarrier_wait(barrier, parity, line, CUDA_EMU_HERE);
+}
+static inline void awq_cuda__fence_proxy(int line = __builtin_LINE())
+{
+    cuda_emu::proxy_fence(line);
+}
+static inline void awq_cuda__wgmma_fence(int line = __builtin_LINE())
+{
+    cuda_emu::wgmma_fence(line);
+}
+static inline void awq_cuda__wgmma_commit(int line = __builtin_LINE())
+{
+    cuda_emu::wgmma_commit(line);
+}
+template <int N> void awq_cuda__wgmma_wait(int line = __builtin_LINE())
+{
+    cuda_emu::wgmma_wait(N, line);
+}
+
+#define CUDA_EMU_WGMMA(name, columns, format)                                                      \
+    static inline void name(float (&d)[columns / 2], const unsigned *a, uint64_t descriptor,       \
+                            int line = __builtin_LINE())                                           \
+    {                                                                                              \
+        cuda_emu::wgmma(columns, cuda_emu::format::widen, d, a, descriptor, line);                 \
+    }
+CUDA_EMU_WGMMA(awq_cuda__wgmma_m64n128k16_f16, 128, f16)
+CUDA_EMU_WGMMA(awq_cuda__wgmma_m64n128k16_bf16, 128, bf16)
+CUDA_EMU_WGMMA(awq_cuda__wgmma_m64n8k16_f16, 8, f16)
 
 template <int LUT> unsigned awq_cuda__lop3(unsigned a, unsigned b, unsigned c)
 {

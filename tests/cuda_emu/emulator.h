@@ -28,6 +28,7 @@ void   device_free_all();
 struct device {
     int major = 8, minor = 0;
     bool has_code = true;           /* the binary has code for it */
+    int registers = 0;              /* of each of its kernels */
     int multiprocessors = 108;
     int shared_per_block_optin = 163 * 1024;
     int resident_blocks = 4;        /* of a launch, at once: who spins may wait for these only */
@@ -47,7 +48,8 @@ void fail_launch(int nth, int error);
 std::string report();
 
 /*  Calls that order memory, by source line of the file with the kernels.                         */
-enum site_kind { BARRIER, WARP_BARRIER, COPY_WAIT, FENCE };
+enum site_kind { BARRIER, WARP_BARRIER, COPY_WAIT, FENCE, PROXY_FENCE, MBARRIER_WAIT,
+                 MBARRIER_ARRIVE, WGMMA_FENCE, WGMMA_COMMIT, WGMMA_WAIT, SITE_KINDS };
 struct site { site_kind kind; int line; };
 std::vector<site> sites();          /* met in launches since forget_sites() */
 void forget_sites();
@@ -55,7 +57,7 @@ void forget_sites();
 void remove_site(site which);
 const char *site_name(site_kind kind);
 
-struct counters { uint64_t launches, blocks, mma, ldmatrix, ldmatrix_conflicts, cp_async; };
+struct counters { uint64_t launches, blocks, mma, wgmma, ldmatrix, ldmatrix_conflicts, cp_async; };
 extern counters counted;
 
 }   /* namespace emulator */

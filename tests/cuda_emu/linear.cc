@@ -80,14 +80,14 @@ awq_matrix new_output(rng *r, const linear &m)
         .view;
 }
 
-extern const int kernels_architecture;
-
 awq_cuda new_device(rng *r, int processors)
 {
     static const struct { int major, minor, shared; } devices[] = {
         { 7, 5, 64 }, { 8, 0, 163 }, { 8, 6, 99 }, { 8, 9, 99 }, { 9, 0, 227 }, { 12, 0, 99 }
     };
-    const size_t which = kernels_architecture < 800 ? 0 : 1 + rng_below(r, COUNT(devices) - 1);
+    const size_t which = kernels_architecture == 900 ? 4 : kernels_architecture < 800
+                       ? 0 : 1 + rng_below(r, COUNT(devices) - 1);
+    emulator::config.registers = kernels_architecture == 900 ? 168 : 32;
     emulator::config.major = devices[which].major;
     emulator::config.minor = devices[which].minor;
     emulator::config.shared_per_block_optin = devices[which].shared * 1024;

@@ -16,6 +16,7 @@ extern "C" {
 #include <vector>
 
 extern int failures;
+extern const int kernels_architecture;
 static const cudaStream_t STREAM = reinterpret_cast<cudaStream_t>(0x5712ea4);
 
 /*  What the numbers are like. The EXACT ones have one right answer: no sum rounds.               */

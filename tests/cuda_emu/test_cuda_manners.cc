@@ -156,8 +156,10 @@ static void test_product_arguments(const call &good)
         const int none = 17;
         memcpy(&c->kernel, &none, sizeof c->kernel);
     });
-    expect_refusal(good, AWQ_ERR_DEVICE, "no wgmma here",
-                   [](call *c) { c->kernel = AWQ_CUDA_WGMMA; });
+    expect_refusal(good, AWQ_ERR_DEVICE, "no wgmma here", [](call *c) {
+        c->kernel = AWQ_CUDA_WGMMA;
+        c->cuda.has_wgmma = 0;
+    });
     expect_refusal(good, AWQ_OK, "no tokens",
                    [](call *c) { c->x.rows = c->y.rows = c->residual.rows = 0; });
 }
@@ -175,7 +177,8 @@ static void test_limits(const call &good)
         c->kernel = AWQ_CUDA_GEMV;
         c->x.rows = c->y.rows = c->residual.rows = 9;
     });
-    for (awq_cuda_kernel kernel : { AWQ_CUDA_GEMV, AWQ_CUDA_GEMM }) {
+    for (awq_cuda_kernel kernel : { AWQ_CUDA_GEMV, AWQ_CUDA_GEMM, AWQ_CUDA_WGMMA }) {
+        if (kernel == AWQ_CUDA_WGMMA && !good.cuda.has_wgmma) continue;
         expect_refusal(good, AWQ_ERR_MEMORY, "no workspace", [=](call *c) {
             c->kernel = kernel;
             c->cuda.workspace = nullptr;
@@ -275,6 +278,19 @@ static void test_init(rng *r)
     report();
 }
 
+/*  By tokens: 1 .. 8, .. 64 and beyond.                                                          */
+static void test_thresholds(const awq_cuda &cuda, const awq_cuda_tensor &tensor)
+{
+    const awq_cuda_kernel few = cuda.sm >= 80 ? AWQ_CUDA_GEMV : AWQ_CUDA_PORTABLE;
+    const awq_cuda_kernel some = cuda.sm >= 80 ? AWQ_CUDA_GEMM : AWQ_CUDA_PORTABLE;
+    const awq_cuda_kernel many = cuda.has_wgmma ? AWQ_CUDA_WGMMA : some;
+    CHECK(cuda.has_wgmma == (kernels_architecture == 900), "has_wgmma");
+    CHECK(awq_cuda_pick(&cuda, &tensor, 8) == few, "8 tokens");
+    CHECK(awq_cuda_pick(&cuda, &tensor, 9) == some, "9 tokens");
+    CHECK(awq_cuda_pick(&cuda, &tensor, 64) == some, "64 tokens");
+    CHECK(awq_cuda_pick(&cuda, &tensor, 65) == many, "65 tokens");
+}
+
 /*  What picks is what it picks.                                                                  */
 static void test_pick(call *c, const linear &m, rng *r)
 {
@@ -307,6 +323,7 @@ void test_wrong_arguments(rng *r, bool)
     test_product_arguments(c);
     test_limits(c);
     test_repack_arguments(&c.cuda, m);
+    test_thresholds(c.cuda, c.tensor);
     test_pick(&c, m, r);
     test_failing_launches(&c, m);
     free_linear(&m);
@@ -328,10 +345,11 @@ static awq_matrix far_matrix(const awq_matrix &like, const std::vector<uint16_t>
 
 void test_far_apart(rng *r, bool)
 {
-    for (int kernel = 0; kernel <= AWQ_CUDA_GEMM; kernel++) {
+    for (int kernel = 0; kernel <= AWQ_CUDA_WGMMA; kernel++) {
         const linear_case shape = { 64, 0, AWQ_F16, AWQ_F16, 40, 128, 3, INTEGERS, false, 1 };
         awq_cuda cuda = new_device(r, 3);
         if (kernel != AWQ_CUDA_PORTABLE && cuda.sm < 80) continue;
+        if (kernel == AWQ_CUDA_WGMMA && !cuda.has_wgmma) continue;
         linear m = new_linear(r, shape);
         if (!repack(&cuda, &m, r)) return;
         give_workspace(&cuda, shape.tokens);

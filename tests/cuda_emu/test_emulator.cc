@@ -350,6 +350,214 @@ static void test_copies()
     device_free_all();
 }
 
+/* ---- wgmma ----------------------------------------------------------------------------------- */
+
+enum warpgroup_mistake {
+    WARPGROUP_RIGHT, NO_PROXY_FENCE, LATE_PROXY_FENCE, NO_REGISTER_FENCE, SUMS_TOO_EARLY, A_TOO_EARLY,
+    B_TOO_EARLY, NO_COMMIT, NO_WGMMA_WAIT, OTHER_OPERAND, A_WARP_LESS, MIXED_REGISTERS
+};
+
+static void wgmma_of(float (&d)[4], const unsigned *a, uint64_t b) { awq_cuda__wgmma_m64n8k16_f16(d, a, b); }
+static void wgmma_of(float (&d)[64], const unsigned *a, uint64_t b) { awq_cuda__wgmma_m64n128k16_f16(d, a, b); }
+
+/*  One warpgroup: d [64][COLUMNS] = 2 a [64][16] b, b in shared memory as `image` has it. The
+    descriptor is of address 0 of it.                                                             */
+template <int COLUMNS> static __global__ void wgmma_kernel(warpgroup_mistake which, const uint16_t *a,
+                                                           const uint16_t *image, int numbers,
+                                                           uint64_t descriptor, float *d)
+{
+    AWQ_CUDA__SHARED(memory);
+    unsigned char *aligned = memory + 1024 - awq_cuda__address(memory) % 1024;
+    uint16_t *b = reinterpret_cast<uint16_t *>(aligned);
+    const int i = int(threadIdx.x), warp = i / 32, g = i % 32 / 4, t = i % 4;
+    unsigned ra[4], rb[4];
+    float rd[size_t(COLUMNS / 2)];
+    const unsigned *sums = reinterpret_cast<const unsigned *>(rd);
+    for (int j = i; j < numbers; j += 128) b[j] = image[j];
+    if (which != NO_PROXY_FENCE && which != LATE_PROXY_FENCE) awq_cuda__fence_proxy();
+    __syncthreads();
+    if (which == LATE_PROXY_FENCE) awq_cuda__fence_proxy();
+    for (int j = 0; j < 4; j++) {
+        const uint16_t *from = a + (warp * 16 + g + j % 2 * 8) * 16 + j / 2 * 8 + t * 2;
+        ra[j] = rb[j] = unsigned(from[0]) | unsigned(from[1]) << 16;
+    }
+    for (float &sum : rd) sum = 0;
+    descriptor += awq_cuda__address(aligned) / 16;
+    if (which != NO_REGISTER_FENCE) awq_cuda__wgmma_fence();
+    if (which == OTHER_OPERAND && warp == 2) descriptor += 2;
+    wgmma_of(rd, ra, descriptor);
+    if (which != A_WARP_LESS || warp) wgmma_of(rd, which == MIXED_REGISTERS ? sums : rb, descriptor);
+    if (which != NO_COMMIT) awq_cuda__wgmma_commit();
+    if (which == SUMS_TOO_EARLY) d[i] = rd[1];
+    if (which == A_TOO_EARLY) rb[2] = 0;
+    if (which == B_TOO_EARLY && i == 9) b[32] = 0;
+    if (which != NO_WGMMA_WAIT) awq_cuda__wgmma_wait<0>();
+    if (which == NO_WGMMA_WAIT) return;
+    for (int j = 0; j < COLUMNS / 2; j++) {
+        d[(warp * 16 + g + j / 2 % 2 * 8) * COLUMNS + j / 4 * 8 + t * 2 + j % 2] = rd[j];
+    }
+}
+
+/*  An operand in shared memory: in which of its bytes input k of column n begins, by pictures of the
+    PTX ISA: atoms of 8 columns, their 16-byte chunks exchanged, or not.                          */
+struct operand { unsigned mode; size_t start, leading, stride; };
+
+static size_t byte_of(const operand &o, size_t n, size_t k)
+{
+    static const size_t row[] = { 16, 128, 64, 32 }, columns_alike[] = { 8, 1, 2, 4 };
+    if (o.mode == 0) return o.start + n / 8 * o.stride + k / 8 * o.leading + n % 8 * 16 + k % 8 * 2;
+    const size_t chunk = (o.start / 16 + k / 8) % (row[o.mode] / 16);
+    const size_t exchanged = chunk ^ n % 8 / columns_alike[o.mode];
+    return o.start / row[o.mode] * row[o.mode] + n / 8 * o.stride + n % 8 * row[o.mode]
+         + exchanged * 16 + k % 8 * 2;
+}
+
+static uint64_t descriptor_of(const operand &o)
+{
+    return o.start / 16 | uint64_t(o.leading / 16) << 16 | uint64_t(o.stride / 16) << 32
+         | uint64_t(o.mode) << 62;
+}
+
+template <int COLUMNS> static void run_wgmma(warpgroup_mistake which, const operand &o, rng *r)
+{
+    std::vector<uint16_t> a(64 * 16), b(size_t(16 * COLUMNS)), image(16384);
+    for (uint16_t &x : a) x = uint16_t(narrow(AWQ_F16, rng_normal(r)));
+    for (uint16_t &x : b) x = uint16_t(narrow(AWQ_F16, rng_normal(r)));
+    for (uint16_t &x : image) x = 0x7fff;
+    for (size_t i = 0; i < b.size(); i++) image[byte_of(o, i / 16, i % 16) / 2] = b[i];
+    float *result = static_cast<float *>(device_alloc(64 * COLUMNS * sizeof(float)));
+    AWQ_CUDA__LAUNCH(wgmma_kernel<COLUMNS>, dim3(1), dim3(128), size_t(33 * 1024), STREAM, which,
+                     device_array(a), device_array(image), int(image.size()), descriptor_of(o), result);
+    if (which != WARPGROUP_RIGHT) return;
+    expect_nothing("wgmma");
+    const std::vector<float> got = host_copy(result, 64 * COLUMNS);
+    for (size_t i = 0; i < got.size(); i++) {
+        double sum = 0, size = 0;
+        for (size_t k = 0; k < 16; k++) {
+            const double product = 2 * widen(AWQ_F16, a[i / COLUMNS * 16 + k])
+                                     * widen(AWQ_F16, b[i % COLUMNS * 16 + k]);
+            sum += product;
+            size += magnitude(product);
+        }
+        CHECK(magnitude(double(got[i]) - sum) <= 1e-6 * size, "mode %u, start %zu: (%zu, %zu)", o.mode,
+              o.start, i / COLUMNS, i % COLUMNS);
+    }
+    device_free_all();
+}
+
+static void test_wgmma(rng *r)
+{
+    static const operand operands[] = {
+        { 1, 0, 16, 1024 }, { 1, 1024 + 96, 16, 1024 }, { 1, 32, 16, 2048 }, { 2, 32, 16, 512 },
+        { 2, 512, 16, 640 * 2 }, { 3, 256, 16, 256 }, { 0, 0, 128, 256 }, { 0, 48, 2048, 128 },
+    };
+    for (const operand &o : operands) {
+        run_wgmma<8>(WARPGROUP_RIGHT, o, r);
+        if (o.stride <= 1024) run_wgmma<128>(WARPGROUP_RIGHT, o, r);
+    }
+}
+
+static void test_wgmma_mistakes(rng *r)
+{
+    static const struct { warpgroup_mistake which; const char *words; } table[] = {
+        { NO_PROXY_FENCE, "no fence.proxy.async since" }, { LATE_PROXY_FENCE, "no fence.proxy.async since" },
+        { NO_REGISTER_FENCE, "with no wgmma.fence since" },
+        { SUMS_TOO_EARLY, "read of registers of a wgmma" }, { A_TOO_EARLY, "write of registers of a wgmma" },
+        { B_TOO_EARLY, "while a wgmma reads it" }, { NO_COMMIT, "read of registers of a wgmma" },
+        { NO_WGMMA_WAIT, "leaves with a wgmma" }, { OTHER_OPERAND, "different wgmmas" },
+        { A_WARP_LESS, "of 2 wgmmas of its warpgroup" }, { MIXED_REGISTERS, "for another use" },
+    };
+    static const struct { operand o; const char *words; } bad[] = {
+        { { 1, 256, 16, 1024 }, "not in the first row" }, { { 2, 512 + 64, 16, 512 }, "not in the first row" },
+        { { 1, 31 * 1024, 16, 4096 }, "bytes of shared memory" },
+        { { 0, 32 * 1024 - 128, 256, 128 }, "shared" },
+    };
+    for (const auto &entry : table) {
+        run_wgmma<8>(entry.which, operand{ 1, 64, 16, 1024 }, r);
+        expect(entry.words, entry.words, entry.words);
+        device_free_all();
+    }
+    for (const auto &entry : bad) {
+        float *none = static_cast<float *>(device_alloc(64 * 128 * sizeof(float)));
+        AWQ_CUDA__LAUNCH(wgmma_kernel<128>, dim3(1), dim3(128), size_t(33 * 1024), STREAM, WARPGROUP_RIGHT,
+                         device_array(std::vector<uint16_t>(1024)),
+                         device_array(std::vector<uint16_t>(16384)), 16384, descriptor_of(entry.o), none);
+        expect(entry.words, entry.words, entry.words);
+        device_free_all();
+    }
+}
+
+/* ---- barriers of some threads ---------------------------------------------------------------- */
+
+enum relay {
+    RELAY_RIGHT, NO_FULL_WAIT, NO_EMPTY_WAIT, NO_ARRIVAL, NO_SYNCWARP, NOT_INITIALISED, USED_TOO_SOON,
+    NO_CREW_BARRIER, CREW_OF_ALL
+};
+
+/*  Warp 2 hands numbers to warps 0 and 1 through one slot per lane; these exchange what they got. */
+static __global__ void relay_kernel(relay how, int *out, int steps)
+{
+    AWQ_CUDA__SHARED(memory);
+    uint64_t *full = reinterpret_cast<uint64_t *>(memory), *empty = full + 1;
+    int *slot = reinterpret_cast<int *>(memory + 16), *swapped = slot + 32;
+    const int i = int(threadIdx.x), lane = i % 32;
+    if (i == 0 && how != NOT_INITIALISED) {
+        awq_cuda__mbarrier_init(full, 1);
+        awq_cuda__mbarrier_init(empty, 2);
+    }
+    if (how != USED_TOO_SOON) __syncthreads();
+    for (int step = 0; step < steps; step++) {
+        const unsigned parity = unsigned(step) % 2;
+        if (i >= 64) {
+            if (how != NO_EMPTY_WAIT) awq_cuda__mbarrier_wait(empty, parity ^ 1u);
+            slot[lane] = step * 32 + lane;
+            if (how != NO_SYNCWARP) __syncwarp();
+            if (lane == 0 && how != NO_ARRIVAL) awq_cuda__mbarrier_arrive(full);
+            continue;
+        }
+        if (how != NO_FULL_WAIT) awq_cuda__mbarrier_wait(full, parity);
+        swapped[i] = slot[31 - lane];
+        __syncwarp();
+        if (lane == 0) awq_cuda__mbarrier_arrive(empty);
+        if (how != NO_CREW_BARRIER) awq_cuda__barrier(1, how == CREW_OF_ALL ? 96 : 64);
+        out[step * 64 + i] = swapped[63 - i];
+        if (how != NO_CREW_BARRIER) awq_cuda__barrier(1, how == CREW_OF_ALL ? 96 : 64);
+    }
+}
+
+static void run_relay(relay how)
+{
+    const int steps = 6;
+    int *out = static_cast<int *>(device_alloc(steps * 64 * sizeof(int)));
+    AWQ_CUDA__LAUNCH(relay_kernel, dim3(1), dim3(96), size_t(16 + 96 * 4), STREAM, how, out, steps);
+    if (how != RELAY_RIGHT) return;
+    const std::vector<int> got = host_copy(out, steps * 64);
+    for (int i = 0; i < steps * 64; i++) {
+        CHECK(got[size_t(i)] == i / 64 * 32 + i % 32, "%d: %d", i, got[size_t(i)]);
+    }
+    device_free_all();
+}
+
+static void test_relays()
+{
+    static const struct { relay how; const char *words, *or_words; } table[] = {
+        { NO_FULL_WAIT, "race: read of shared byte", "never written" },
+        { NO_EMPTY_WAIT, "race: ", "deadlock" },
+        { NO_ARRIVAL, "deadlock", "leaves while" }, { NO_SYNCWARP, "race: ", "never written" },
+        { NOT_INITIALISED, "no mbarrier", "no mbarrier" },
+        { USED_TOO_SOON, "race: use of an mbarrier", "no mbarrier" },
+        { NO_CREW_BARRIER, "race: read of shared byte", "never written" },
+        { CREW_OF_ALL, "deadlock", "a thread leaves while others wait" },
+    };
+    run_relay(RELAY_RIGHT);
+    expect_nothing("relay");
+    for (const auto &entry : table) {
+        run_relay(entry.how);
+        expect(entry.words, entry.words, entry.or_words);
+        device_free_all();
+    }
+}
+
 /* ---- between blocks -------------------------------------------------------------------------- */
 
 enum meeting { LAST_BLOCK_SUMS, WITHOUT_FENCE, WITHOUT_FENCE_AFTER, WITHOUT_BARRIER, IN_TURNS, IN_TURNS_BACKWARDS };
@@ -501,6 +709,9 @@ int main()
         test_mistakes();
         test_removed_barriers();
         test_copies();
+        test_wgmma(&r);
+        test_wgmma_mistakes(&r);
+        test_relays();
         test_blocks();
         test_atomics();
         test_host();

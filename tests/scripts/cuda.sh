@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # cuda.sh [ARCHITECTURE...]   awq.h and awq_cuda.cuh under nvcc: no warning, no register spilled, a
-#                             program of two files links; lists the registers of every kernel. An
-#                             architecture is 80, 90a ... or ptx
+#                             program of two files links, the example and what make gpu runs compile;
+#                             lists the registers of every kernel. An architecture is 80, 90a ... or ptx
 source "$(dirname "$0")/common.sh"
 need_tool nvcc
 need_tool c++filt
@@ -34,6 +34,7 @@ compile_for() {
     [[ $1 != ptx ]] || code=arch=compute_80,code=compute_80
     "${nvcc[@]}" -gencode "$code" -Xptxas -v -o "$output" "$sources/cuda_implementation.cu" \
         >"$log" 2>&1 || { cat "$log"; fail "does not compile for $1"; }
+    ! grep -E 'wgmma.*serialized' "$log" >&2 || fail "ptxas lets wgmma wait for one another: see above"
     [[ $1 != ptx ]] || return 0
     registers "$log" | sort -k2,2 -k3 >"$scratch/registers"
     [[ -s $scratch/registers ]] || fail "ptxas said nothing of registers"
@@ -51,7 +52,17 @@ link_two_files() {
     [[ ! -s $scratch/foreign ]] || fail "exports more than awq_cuda_*: $(head -3 "$scratch/foreign")"
 }
 
+# As PTX: their kernels have been through ptxas above.
+compile_programs() {
+    local file
+    for file in examples/cuda/linear.cu bench/gpu/library.cu; do
+        "${nvcc[@]}" -gencode arch=compute_80,code=compute_80 -o "$scratch/o" "$root/$file" \
+            >"$scratch/log" 2>&1 || { cat "$scratch/log"; fail "$file does not compile"; }
+    done
+}
+
 check_awq_h
 for architecture in "${architectures[@]}"; do compile_for "$architecture"; done
 link_two_files
+compile_programs
 echo "compiled for ${architectures[*]}"

@@ -49,7 +49,8 @@ for arguments in 'query LICENSE LICENSE' 'index examples LICENSE out' 'quantize 
 done
 
 links quality
-for arguments in 'LICENSE LICENSE LICENSE' 'a b' 'a b c d' 'a b c --bits 9' 'a b c --group' ''; do
+for arguments in 'LICENSE LICENSE LICENSE' 'a b' 'a b c d' 'a b c --bits 9' 'a b c --group' \
+    'a b c --table x' ''; do
     refuses quality "$arguments"
 done
 
