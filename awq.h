@@ -381,8 +381,9 @@ AWQDEF awq_search_config awq_search_preset(awq_preset preset, awq_quant quant);
     Memory    scratch: awq_search_scratch_size() bytes, aligned for double; 0 from it: overflow.
               AWQ_LOSS_ROWS needs 4 * tokens * in_features bytes, the sketch 4 * (rows + 64) *
               in_features; every worker 72 * in_features + 256 * tokens (or sketch rows) more.
-    Sketch    from 128 rows on, the grid is measured on the sketch folded to 64 rows, then the best
-              four and s = 1 on all of it: loss_curve has what was measured last
+    Sketch    from 128 rows on, the grid is measured on the sketch folded to 64 rows and on 1024
+              rows of each weight or a few more, evenly spread; then the best four and s = 1 on all
+              of both: loss_curve has what was measured last
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA (where->matrix: which weight; weight_count:
               the rows of X), SCALE, CALLBACK
     Threads   pure; work is spread over `parallel`, losses are reduced in a fixed order in double
@@ -549,8 +550,9 @@ AWQDEF awq_status awq_fake_quantize(const awq_kernels *k, awq_quant quant, awq_m
 
     Formula   per row and group, argmin over (scale, zero, q) of
               sum_c h_c ((q_c - zero) scale - u_c)^2,   u = w s,   h_c = importance[c] / s[c]^2
-              searched: scales down to half the range's, every zero point that keeps an end of the
-              range or lies between, scale then refitted to its q by least squares. The range's own
+              searched: scales down to half the range's (every second of 16, then those beside the
+              best), every zero point that keeps an end of the range or lies between, the scale
+              then refitted to its q by least squares. The range's own
               grid is a candidate, so no group gets worse.
     Shapes    weight (out_features, in_features); scale [in_features] or NULL; importance
               [in_features] >= 0, mean x^2 of awq_stats_get, or NULL for 1; tensor: q, zeros, scales
@@ -1408,6 +1410,7 @@ static void awq__add_products_portable(float *y, size_t y_stride, size_t rows, s
 
 #define AWQ__BLOCK 128 /* tokens accumulated at a time with a Gram matrix: it is large */
 #define AWQ__ROWS 4    /* rows of a matrix handled together */
+#define AWQ__STRIP 64  /* columns of a large product at a time: AWQ__CHUNK rows fit the L1 cache */
 
 static size_t awq__block_tokens(int with_gram) { return with_gram ? AWQ__BLOCK : 32; }
 
@@ -2020,6 +2023,7 @@ typedef struct awq__loss_task {
     unsigned char *work;      /* [workers][work_size] */
     size_t work_size;
     double *row_loss; /* [out_features] */
+    size_t every; /* AWQ__BYTE_ROWS rows of so many times that number are measured, the first */
 } awq__loss_task;
 
 /* 0 where the row cannot be quantized so: its scale, or a scaled weight, overflows */
@@ -2046,8 +2050,7 @@ static int awq__error_row(const awq__loss_task *task, size_t row, float *d) {
     return 1;
 }
 
-static void awq__loss_rows(void *arg, size_t begin, size_t end, size_t worker) {
-    const awq__loss_task *task = (const awq__loss_task *)arg;
+static void awq__loss_rows(const awq__loss_task *task, size_t begin, size_t end, size_t worker) {
     size_t in = task->evidence->in_features, row, r;
     float *d = (float *)(void *)(task->work + worker * task->work_size);
     for (row = begin; row < end; row += AWQ__ROWS) {
@@ -2068,7 +2071,7 @@ static size_t awq__byte_room(size_t in);
 static int awq__fits_bytes(const awq__loss_task *task, double rows);
 static int awq__prepare_inputs(awq__loss_task *task, awq__evidence *e, const float *scale,
                                const awq_parallel *parallel);
-static void awq__byte_losses(void *arg, size_t begin, size_t end, size_t worker);
+static void awq__byte_losses(const awq__loss_task *task, size_t begin, size_t end, size_t worker);
 
 /* Bytes of one worker: d of AWQ__ROWS rows, or AWQ__BYTE_ROWS rows as bytes and their products. */
 static size_t awq__work_size(const awq__evidence *e) {
@@ -2076,14 +2079,33 @@ static size_t awq__work_size(const awq__evidence *e) {
     return awq__align(awq__add(awq__byte_room(e->in_features), y), 64);
 }
 
+/* Rows [begin, end) of those that are measured. */
+static void awq__loss_range(void *arg, size_t begin, size_t end, size_t worker) {
+    const awq__loss_task *task = (const awq__loss_task *)arg;
+    size_t row, last, rows = task->source.weight.rows;
+    if (task->evidence->as_bytes) /* the last rows may be few, and words have padding */
+        memset(task->work + worker * task->work_size, 0, task->work_size);
+    for (; begin < end; begin += AWQ__BYTE_ROWS) {
+        row = begin * task->every;
+        last = awq__min(row + awq__min(AWQ__BYTE_ROWS, end - begin), rows);
+        if (row >= last) continue;
+        if (task->evidence->as_bytes) awq__byte_losses(task, row, last, worker);
+        else awq__loss_rows(task, row, last, worker);
+    }
+}
+
 /* Sum over the rows of one weight, in row order whatever the split. */
 static double awq__loss_sum(awq__loss_task *task, const awq_parallel *parallel) {
-    double sum = 0;
-    size_t row, rows = task->source.weight.rows;
-    if (task->evidence->as_bytes) awq__run(parallel, rows, AWQ__BYTE_ROWS, awq__byte_losses, task);
-    else awq__run(parallel, rows, AWQ__ROWS, awq__loss_rows, task);
-    for (row = 0; row < rows; row++) sum += task->row_loss[row];
-    return sum;
+    double sum = 0, counted = 0;
+    size_t row, rows = task->source.weight.rows, step = AWQ__BYTE_ROWS * task->every;
+    awq__run(parallel, awq__ceil_div(rows, step) * AWQ__BYTE_ROWS, AWQ__BYTE_ROWS,
+             awq__loss_range, task);
+    for (row = 0; row < rows; row++)
+        if (row % step < AWQ__BYTE_ROWS) {
+            sum += task->row_loss[row];
+            counted += 1;
+        }
+    return task->every > 1 ? sum * ((double)rows / counted) : sum;
 }
 
 /* =================================================================================================
@@ -2214,7 +2236,8 @@ AWQDEF awq_status awq_scale_at(awq_scale_rule rule, double ratio, size_t in_feat
 }
 
 #define AWQ__COARSE 64   /* rows of the folded sketch */
-#define AWQ__SHORTLIST 4 /* candidates that are measured on all of it */
+#define AWQ__SHORTLIST 4 /* candidates that are measured on all of it, and on all rows of W */
+#define AWQ__ENOUGH 1024 /* rows of W that the others are measured on, or more */
 
 /* What a search keeps in the caller's scratch. */
 typedef struct awq__search_state {
@@ -2355,6 +2378,9 @@ static awq_status awq__candidate_loss(awq__search_state *state, const awq_inputs
         return AWQ_OK;
     }
     for (i = 0; i < weight_count; i++) {
+        state->task.every = 1;
+        if (state->evidence.x.data == state->coarse && weights[i].rows >= AWQ__ENOUGH)
+            state->task.every = weights[i].rows / AWQ__ENOUGH;
         state->task.source.weight = weights[i];
         state->task.source.scale = scale;
         *loss += awq__loss_sum(&state->task, parallel);
@@ -2544,6 +2570,7 @@ AWQDEF awq_status awq_output_error(const awq_kernels *k, const awq_inputs *input
     awq__set_kernels(&state.task, k);
     state.task.source.weight = weight;
     state.task.approximation = approximation;
+    state.task.every = 1;
     AWQ__TRY(awq__check_finite(weight, 0, where));
     if (approximation.data) AWQ__TRY(awq__check_finite(approximation, 1, where));
     AWQ__TRY(awq__evidence_fill(&state.evidence, inputs, 2, where));
@@ -2694,13 +2721,15 @@ AWQDEF awq_clip_config awq_clip_preset(awq_quant quant) {
     return config;
 }
 
+#define AWQ__CLIP_BATCH 32 /* bounds, of one group of some rows, that share a pass over x */
+
 typedef struct awq__clip_state {
     const awq_kernels *k;
     const awq_clip_config *config;
     awq__evidence evidence;
     awq__source source;
-    float *d; /* [workers][AWQ__ROWS][group] */
-    float *block; /* [workers][group][group] Gram matrix of the group at work, or NULL: x itself */
+    float *d; /* [workers][AWQ__CLIP_BATCH][group] */
+    float *block; /* [workers][group][group] what the group at work has of H, or NULL: x itself */
     float *clip_max;
 } awq__clip_state;
 
@@ -2708,11 +2737,10 @@ static void awq__clip_layout(awq__clip_state *state, awq__arena *arena, const aw
                              awq_matrix weight, const awq_clip_config *config,
                              const awq_parallel *parallel) {
     size_t group = awq__group_size(weight.cols, config->quant.group_size);
+    size_t rows = awq__mul(awq__workers(parallel), AWQ__CLIP_BATCH);
     memset(state, 0, sizeof *state);
     awq__evidence_layout(&state->evidence, arena, inputs, weight.cols);
-    state->d =
-        (float *)awq__take(arena, awq__mul(awq__mul(awq__workers(parallel), AWQ__ROWS), group),
-                           sizeof(float));
+    state->d = (float *)awq__take(arena, awq__mul(rows, group), sizeof(float));
     if (group <= AWQ__CHUNK && group <= state->evidence.tokens)
         state->block = (float *)awq__take(
             arena, awq__mul(awq__workers(parallel), group * group), sizeof(float));
@@ -2728,32 +2756,37 @@ AWQDEF size_t awq_clip_scratch_size(const awq_inputs *inputs, awq_matrix weight,
     return awq__size_or_0(awq__add(arena.used, 64));
 }
 
-/* The losses of up to AWQ__ROWS errors d of a group. */
-typedef void awq__clip_losses(const awq__clip_state *state, const float *d, size_t rows,
-                              size_t begin, size_t end, const float *block, double *loss);
-
-static void awq__clip_losses_of_x(const awq__clip_state *state, const float *d, size_t rows,
-                                  size_t begin, size_t end, const float *block, double *loss) {
-    (void)block;
-    awq__row_losses(state->k, &state->evidence, d, rows, end - begin, begin, end, loss);
+/* d G d, from what awq__clip_block left; a strip of it stays in the L1 cache. */
+static void awq__block_losses(const awq__clip_state *state, const float *d, size_t rows, size_t n,
+                              const float *block, double *loss) {
+    float z[AWQ__CLIP_BATCH][AWQ__STRIP];
+    size_t r, i, l, col, wide;
+    for (r = 0; r < rows; r++) loss[r] = 0;
+    for (col = 0; col < n; col += AWQ__STRIP) {
+        wide = awq__min(AWQ__STRIP, n - col);
+        memset(z, 0, sizeof z);
+        state->k->add_products(z[0], AWQ__STRIP, rows, wide, d, n, 1, block + col, n, col + wide);
+        for (r = 0; r < rows; r++) {
+            float sum[AWQ__TILE] = { 0 };
+            for (i = 0; i + AWQ__TILE <= wide; i += AWQ__TILE)
+                for (l = 0; l < AWQ__TILE; l++) sum[l] += d[r * n + col + i + l] * z[r][i + l];
+            for (; i < wide; i++) sum[0] += d[r * n + col + i] * z[r][i];
+            for (l = 0; l < AWQ__TILE; l++) loss[r] += (double)sum[l];
+        }
+    }
+    for (r = 0; r < rows; r++)
+        if (loss[r] < 0) loss[r] = 0; /* rounding may leave a little less */
 }
 
-/* d G d; rows that are not asked for are there, and cost less than a short tile. */
-static void awq__clip_losses_of_block(const awq__clip_state *state, const float *d, size_t rows,
-                                      size_t begin, size_t end, const float *block, double *loss) {
-    float z[AWQ__ROWS][AWQ__CHUNK];
-    size_t r, i, l, n = end - begin;
-    memset(z, 0, sizeof z);
-    state->k->add_products(z[0], AWQ__CHUNK, AWQ__ROWS, n, d, n, 1, block, n, n);
-    for (r = 0; r < rows; r++) {
-        double sum[AWQ__TILE / 2] = { 0 };
-        for (i = 0; i + AWQ__TILE / 2 <= n; i += AWQ__TILE / 2)
-            for (l = 0; l < AWQ__TILE / 2; l++)
-                sum[l] += (double)d[r * n + i + l] * (double)z[r][i + l];
-        for (; i < n; i++) sum[0] += (double)d[r * n + i] * (double)z[r][i];
-        for (l = 1; l < AWQ__TILE / 2; l++) sum[0] += sum[l];
-        loss[r] = sum[0] > 0 ? sum[0] : 0;
-    }
+/* The losses of some errors d of a group. */
+static void awq__clip_losses(const awq__clip_state *state, const float *d, size_t rows,
+                             size_t begin, size_t end, const float *block, double *loss) {
+    size_t r, n = end - begin;
+    if (block) awq__block_losses(state, d, rows, n, block, loss);
+    else
+        for (r = 0; r < rows; r += AWQ__ROWS)
+            awq__row_losses(state->k, &state->evidence, d + r * n, awq__min(AWQ__ROWS, rows - r),
+                            n, begin, end, loss + r);
 }
 
 /* block = sum over tokens of w_t x_t x_t^T, channels [begin, end) */
@@ -2769,63 +2802,105 @@ static void awq__clip_block(const awq__clip_state *state, size_t begin, size_t e
             for (c = 0; c < n; c++) x[t][c] = (w ? w[t] : 1) * xt[c * AWQ__TILE + t];
         state->k->add_products(block, n, n, n, xt, AWQ__TILE, 1, x[0], AWQ__CHUNK, AWQ__TILE);
     }
-}
-
-/* The error of one bound of one group, whose range is [lo, hi]. */
-static void awq__clip_error(const awq__clip_state *state, size_t row, size_t begin, size_t end,
-                            float bound, float lo, float hi, float *d) {
-    awq__grid grid;
-    lo = lo < -bound ? -bound : lo;
-    hi = hi > bound ? bound : hi;
-    (void)awq__fit_range(&state->config->quant, lo, hi, &grid);
-    awq__error_group(&state->source, &state->config->quant, row, begin, end, bound, grid, d);
-}
-
-/* The best bound of one group; AWQ__ROWS candidates at a time share a pass over the inputs. */
-static float awq__clip_group(const awq__clip_state *state, size_t row, size_t begin, size_t end,
-                             float *d, const float *block) {
-    const awq_clip_config *config = state->config;
-    awq__clip_losses *losses = block ? awq__clip_losses_of_block : awq__clip_losses_of_x;
-    float u[AWQ__CHUNK], lo, hi, peak, best;
-    double best_loss = HUGE_VAL, loss[AWQ__ROWS];
-    int i, j, points = config->grid_points;
-    size_t n = end - begin;
-    (void)awq__group_range(&state->source, row, begin, end, FLT_MAX, u, &lo, &hi, NULL);
-    best = peak = -lo > hi ? -lo : hi;
-    for (i = 0; i < points; i += AWQ__ROWS) {
-        int count = points - i < AWQ__ROWS ? points - i : AWQ__ROWS;
-        float bound[AWQ__ROWS];
-        for (j = 0; j < count; j++) {
-            bound[j] = peak * (float)(1.0 - (double)(i + j) / config->grid_steps);
-            awq__clip_error(state, row, begin, end, bound[j], lo, hi, d + (size_t)j * n);
+    for (c = 0; c < n; c++) /* d G d needs one triangle, twice */
+        for (t = c + 1; t < n; t++) {
+            block[c * n + t] *= 2;
+            block[t * n + c] = 0;
         }
-        losses(state, d, (size_t)count, begin, end, block, loss);
-        for (j = 0; j < count; j++)
-            if (loss[j] < best_loss) {
-                best_loss = loss[j];
-                best = bound[j];
-            }
+}
+
+/* One group on its way: the row whose weights are loaded, and its range. */
+typedef struct awq__clipping {
+    const awq__clip_state *state;
+    size_t begin, end, row;
+    float u[AWQ__CHUNK], w[AWQ__CHUNK], inverse[AWQ__CHUNK]; /* w s, w, 1 / s */
+    float lo, hi, peak;
+} awq__clipping;
+
+static void awq__load_clipping(awq__clipping *c, size_t col) {
+    const awq__source *src = &c->state->source;
+    size_t i, n = awq__min(AWQ__CHUNK, c->end - col);
+    awq__load_scaled(src, c->row, col, n, c->u);
+    src->k->load_scaled(awq__at(src->weight, c->row, col), src->weight.dtype, NULL, n, c->w);
+    for (i = 0; i < n; i++) c->inverse[i] = src->scale ? 1 / src->scale[col + i] : 1;
+}
+
+static void awq__open_clipping(awq__clipping *c, size_t row) {
+    float u[AWQ__CHUNK];
+    c->row = row;
+    (void)awq__group_range(&c->state->source, row, c->begin, c->end, FLT_MAX, u, &c->lo, &c->hi,
+                           NULL);
+    c->peak = -c->lo > c->hi ? -c->lo : c->hi;
+    awq__load_clipping(c, c->begin);
+}
+
+/* The error of one bound. */
+static void awq__clip_error(awq__clipping *c, float bound, float *AWQ__RESTRICT d) {
+    const awq_quant *quant = &c->state->config->quant;
+    const float lo = c->lo < -bound ? -bound : c->lo, hi = c->hi > bound ? bound : c->hi;
+    float lowest, highest, scale;
+    awq__grid grid;
+    size_t col, n, i;
+    (void)awq__fit_range(quant, lo, hi, &grid);
+    scale = grid.scale;
+    lowest = -grid.zero;
+    highest = awq__levels(quant->bits) - grid.zero;
+    for (col = c->begin; col < c->end; col += n, d += n) {
+        n = awq__min(AWQ__CHUNK, c->end - col);
+        if (c->end - c->begin > AWQ__CHUNK) awq__load_clipping(c, col);
+        for (i = 0; i < n; i++) {
+            float v = c->u[i] > bound ? bound : c->u[i] < -bound ? -bound : c->u[i];
+            v = awq__round(v / scale);
+            v = v < lowest ? lowest : v > highest ? highest : v;
+            d[i] = v * scale * c->inverse[i] - c->w[i];
+        }
     }
-    return best;
 }
 
 #define AWQ__CLIP_STEP 64 /* rows that are worth a block */
+
+/* The best bounds of one group of rows [row_begin, row_end), all bounds of a row in turn. */
+static void awq__clip_group(awq__clipping *c, size_t row_begin, size_t row_end, float *d,
+                            const float *block) {
+    const awq__clip_state *state = c->state;
+    size_t points = (size_t)state->config->grid_points, n = c->end - c->begin, at, i, count;
+    size_t groups = awq_group_count(state->source.weight.cols, state->config->quant.group_size);
+    size_t group = c->begin / awq__group_size(state->source.weight.cols,
+                                              state->config->quant.group_size);
+    double loss[AWQ__CLIP_BATCH], least = HUGE_VAL;
+    float bound[AWQ__CLIP_BATCH];
+    for (at = 0; at < (row_end - row_begin) * points; at += count) {
+        count = awq__min(AWQ__CLIP_BATCH, (row_end - row_begin) * points - at);
+        for (i = 0; i < count; i++) {
+            size_t point = (at + i) % points;
+            if (point == 0) awq__open_clipping(c, row_begin + (at + i) / points);
+            bound[i] = c->peak * (float)(1.0 - (double)point / state->config->grid_steps);
+            awq__clip_error(c, bound[i], d + i * n);
+        }
+        awq__clip_losses(state, d, count, c->begin, c->end, block, loss);
+        for (i = 0; i < count; i++) {
+            float *best = state->clip_max + (row_begin + (at + i) / points) * groups + group;
+            int is_first = (at + i) % points == 0;
+            if (!is_first && !(loss[i] < least)) continue;
+            least = loss[i];
+            *best = bound[i];
+        }
+    }
+}
 
 /* Group by group, so that what is known of its inputs stays in the cache. */
 static void awq__clip_rows(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__clip_state *state = (const awq__clip_state *)arg;
     size_t in = state->source.weight.cols,
            size = awq__group_size(in, state->config->quant.group_size);
-    size_t groups = awq__ceil_div(in, size), group, row;
-    float *d = state->d + worker * AWQ__ROWS * size;
+    float *d = state->d + worker * AWQ__CLIP_BATCH * size;
     float *block = state->block ? state->block + worker * size * size : NULL;
-    memset(d, 0, AWQ__ROWS * size * sizeof *d);
-    for (group = 0; group < groups; group++) {
-        size_t first = group * size, last = awq__min(first + size, in);
-        if (block) awq__clip_block(state, first, last, block);
-        for (row = begin; row < end; row++)
-            state->clip_max[row * groups + group] =
-                awq__clip_group(state, row, first, last, d, block);
+    awq__clipping c;
+    c.state = state;
+    for (c.begin = 0; c.begin < in; c.begin = c.end) {
+        c.end = awq__min(c.begin + size, in);
+        if (block) awq__clip_block(state, c.begin, c.end, block);
+        awq__clip_group(&c, begin, end, d, block);
     }
 }
 
@@ -3135,29 +3210,40 @@ static float awq__stored_scale(const awq_quant *quant, double scale) {
 
 #define AWQ__FIT_STEPS 16 /* scales tried, from the range's down to about half of it */
 
-/* The trial that promises most, over those scales and every zero point that keeps an end of the
-   range or lies between. */
-static awq__trial awq__most_promising(awq__fitting *f, float lo, float hi, awq__trial best) {
-    const float levels = awq__levels(f->quant->bits), top = best.grid.scale;
-    int i;
-    for (i = 0; i < AWQ__FIT_STEPS; i++) {
-        awq__grid grid;
-        float last;
-        grid.scale = top * (1.0f - (float)i / (2 * AWQ__FIT_STEPS));
-        grid.zero = levels - awq__round(hi / grid.scale); /* keeps the upper end ... */
-        last = awq__round(-lo / grid.scale);              /* ... the lower one */
-        if (f->quant->symmetric) grid.zero = last = best.grid.zero;
-        grid.zero = grid.zero < 0 ? 0 : grid.zero;
-        last = last > levels ? levels : last;
-        for (; grid.zero <= last; grid.zero += AWQ__ZEROS) {
-            awq__trial trials[AWQ__ZEROS];
-            size_t count = awq__min((size_t)(last - grid.zero) + 1, AWQ__ZEROS), z;
-            awq__try_grids(f, grid, count, trials);
-            for (z = 0; z < count; z++)
-                if (trials[z].best_error < best.best_error) best = trials[z];
-        }
+/* The trial that promises most: best, or one of scale number `step` and every zero point that keeps
+   an end of the range or lies between. */
+static awq__trial awq__try_scale(awq__fitting *f, float lo, float hi, float top, int step,
+                                 awq__trial best) {
+    const float levels = awq__levels(f->quant->bits);
+    awq__grid grid;
+    float last;
+    grid.scale = top * (1.0f - (float)step / (2 * AWQ__FIT_STEPS));
+    grid.zero = levels - awq__round(hi / grid.scale); /* keeps the upper end ... */
+    last = awq__round(-lo / grid.scale);              /* ... the lower one */
+    if (f->quant->symmetric) grid.zero = last = best.grid.zero;
+    grid.zero = grid.zero < 0 ? 0 : grid.zero;
+    last = last > levels ? levels : last;
+    for (; grid.zero <= last; grid.zero += AWQ__ZEROS) {
+        awq__trial trials[AWQ__ZEROS];
+        size_t count = awq__min((size_t)(last - grid.zero) + 1, AWQ__ZEROS), z;
+        awq__try_grids(f, grid, count, trials);
+        for (z = 0; z < count; z++)
+            if (trials[z].best_error < best.best_error) best = trials[z];
     }
     return best;
+}
+
+/* Every other scale, then those beside the best of them. */
+static awq__trial awq__most_promising(awq__fitting *f, float lo, float hi, awq__trial best) {
+    const float top = best.grid.scale;
+    int step, middle = 0;
+    for (step = 0; step < AWQ__FIT_STEPS; step += 2) {
+        awq__trial trial = awq__try_scale(f, lo, hi, top, step, best);
+        if (trial.best_error < best.best_error) middle = step;
+        best = trial;
+    }
+    if (middle > 0) best = awq__try_scale(f, lo, hi, top, middle - 1, best);
+    return awq__try_scale(f, lo, hi, top, middle + 1, best);
 }
 
 #define AWQ__REFITS 4 /* scale to q, q to scale: at most so often */
@@ -3240,7 +3326,6 @@ AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *
 
 /* ---- the factor of H: blocked Cholesky, AWQ__CHUNK columns at a time ------------------------- */
 
-#define AWQ__STRIP 64 /* columns of a large product at a time: AWQ__CHUNK rows fit the L1 cache */
 #define AWQ__SQUARE (AWQ__CHUNK * AWQ__CHUNK)
 
 typedef struct awq__factoring {
@@ -6271,13 +6356,9 @@ static void awq__byte_rows(const awq__loss_task *task, size_t row, size_t rows,
         if (!usable[r]) task->row_loss[row + r] = HUGE_VAL;
 }
 
-static void awq__byte_losses(void *arg, size_t begin, size_t end, size_t worker) {
-    const awq__loss_task *task = (const awq__loss_task *)arg;
+static void awq__byte_losses(const awq__loss_task *task, size_t begin, size_t end, size_t worker) {
     unsigned char *memory = task->work + worker * task->work_size;
-    size_t row;
-    memset(memory, 0, task->work_size); /* the last rows may be few */
-    for (row = begin; row < end; row += AWQ__BYTE_ROWS)
-        awq__byte_rows(task, row, awq__min(AWQ__BYTE_ROWS, end - row), memory);
+    awq__byte_rows(task, begin, end - begin, memory);
 }
 
 #endif /* AWQ_INFERENCE_ONLY */
@@ -6523,9 +6604,11 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__ROUND_ROWS
 #undef AWQ__ROUND_STEP
 #undef AWQ__SQUARE
+#undef AWQ__CLIP_BATCH
 #undef AWQ__ZEROS
 #undef AWQ__STRIP
 #undef AWQ__SHORTLIST
+#undef AWQ__ENOUGH
 #undef AWQ__ROWS
 #undef AWQ__BYTE_ROWS
 #undef AWQ__BYTE_OUTPUTS

@@ -8,6 +8,7 @@
 #define _DEFAULT_SOURCE 1 /* madvise */
 #include "parallel.h"
 #include "progress.h"
+#include "tiles.h"
 
 #define AWQ_IMPLEMENTATION
 #include "awq.h"
@@ -569,6 +570,7 @@ int main(int argc, char **argv)
     t.tokens = 1024;
     t.chosen = BIT(STEPS) - 1;
     read_options(&t, &threads, argc, argv);
+    ask_for_tiles();
     t.kernels = awq_kernels_best();
     t.quant = quant;
     parallel_start(&t.pool, threads);
