@@ -6606,6 +6606,11 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__SQUARE
 #undef AWQ__CLIP_BATCH
 #undef AWQ__ZEROS
+#undef AWQ__SHARDS
+#undef AWQ__NORM
+#undef AWQ__BALANCES
+#undef AWQ__BALANCED
+#undef AWQ__LEAST_SHARE
 #undef AWQ__STRIP
 #undef AWQ__SHORTLIST
 #undef AWQ__ENOUGH

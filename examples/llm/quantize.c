@@ -48,7 +48,7 @@ static awq_matrix weight_view(const pipeline *p, size_t which)
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
-static bool find_word(const char *word, const char names[][8], int count, int *found)
+static bool find_word(const char *word, const char names[][9], int count, int *found)
 {
     for (*found = 0; *found < count; ++*found)
         if (strcmp(word, names[*found]) == 0) return true;
@@ -57,7 +57,7 @@ static bool find_word(const char *word, const char names[][8], int count, int *f
 
 bool parse_method(const char *word, quantize_options *options, failure *why)
 {
-    static const char names[METHODS][8] = { "nearest", "awq", "best" };
+    static const char names[METHODS][9] = { "nearest", "awq", "best" };
     int found;
 
     if (!find_word(word, names, METHODS, &found))
@@ -68,11 +68,11 @@ bool parse_method(const char *word, quantize_options *options, failure *why)
 
 bool parse_scale_rule(const char *word, quantize_options *options, failure *why)
 {
-    static const char names[SCALE_RULES][8] = { "mean", "max", "duo", "better" };
+    static const char names[SCALE_RULES][9] = { "mean", "max", "duo", "better", "balanced" };
     int found;
 
     if (!find_word(word, names, SCALE_RULES, &found))
-        return fail(why, "--scale: \"%s\" is none of mean, max, duo, better", word);
+        return fail(why, "--scale: \"%s\" is none of mean, max, duo, better, balanced", word);
     options->scale = (scale_rule)found;
     return true;
 }
@@ -180,6 +180,44 @@ static bool search_by(pipeline *p, awq_preset preset, size_t index, input_group 
     return check(status, &where, index, "search", why);
 }
 
+/*  What an error of each channel costs: what is left of it once others make up for it (the factor of
+    the Gram matrix, which the linears of a group share, knows), or else mean x^2. */
+static bool measure_group(pipeline *p, size_t index, input_group group, failure *why)
+{
+    size_t inputs = group_inputs(p->m, group), size = awq_hessian_size(inputs);
+    awq_where where = { 0, 0, 0 };
+    awq_status status;
+
+    if (p->options->method != METHOD_BEST)
+        return check(awq_stats_get(&p->stats[group], AWQ_SQ_MEAN, p->importance), &where, index,
+                     "statistics", why);
+    if (!reserve_scratch(&p->hessian_memory, size, why)) return false;
+    status = awq_hessian_init(&p->c->kernels, &p->stats[group], NULL, p->options->damping,
+                              AWQ_ORDER_ACTIVATION, p->hessian_memory.bytes,
+                              p->hessian_memory.size, &p->c->parallel, &p->hessian, &where);
+    if (status == AWQ_OK)
+        memcpy(p->importance, p->hessian.innovation, inputs * sizeof *p->importance);
+    return check(status, &where, index, "factoring the Gram matrix", why);
+}
+
+/*  No search: the result stays empty. Statistics without a Gram matrix give mean x^2. */
+static bool balance_group(pipeline *p, size_t index, input_group group, failure *why)
+{
+    size_t count = group_count(group), inputs = group_inputs(p->m, group), i;
+    size_t size = awq_balance_scratch_size(inputs);
+    awq_tie tie = { 0, 0 };
+    awq_matrix weights[LINEARS];
+    awq_where where = { 0, 0, 0 };
+    awq_status status;
+
+    if (group == INPUT_O) tie = attention_tie(p->m);
+    for (i = 0; i < count; i++) weights[i] = weight_view(p, group_first(group) + i);
+    if (!measure_group(p, index, group, why) || !reserve_scratch(&p->work, size, why)) return false;
+    status = awq_balance(&p->c->kernels, p->options->quant, tie, p->importance, weights, count,
+                         p->work.bytes, p->work.size, &p->c->parallel, p->scale[group], &where);
+    return check(status, &where, index, "balancing", why);
+}
+
 bool search_group(pipeline *p, size_t index, input_group group, awq_search_result *result,
                   failure *why)
 {
@@ -190,6 +228,8 @@ bool search_group(pipeline *p, size_t index, input_group group, awq_search_resul
     awq_search_result found;
     size_t i;
 
+    memset(result, 0, sizeof *result);
+    if (p->options->scale == SCALE_BALANCED) return balance_group(p, index, group, why);
     for (i = 0; i < rules[p->options->scale].count; i++) {
         if (!search_by(p, rules[p->options->scale].presets[i], index, group, &found, why))
             return false;
@@ -256,20 +296,6 @@ static bool search_and_fold(pipeline *p, size_t index, failure *why)
 }
 
 /* ---- better grids, better integers ----------------------------------------------------------- */
-
-static bool factor_group(pipeline *p, size_t index, input_group group, failure *why)
-{
-    size_t size = awq_hessian_size(group_inputs(p->m, group));
-    awq_where where = { 0, 0, 0 };
-    awq_status status;
-
-    if (!reserve_scratch(&p->hessian_memory, size, why)) return false;
-    status = awq_hessian_init(&p->c->kernels, &p->stats[group], p->scale[group],
-                              p->options->damping, AWQ_ORDER_ACTIVATION, p->hessian_memory.bytes,
-                              p->hessian_memory.size, &p->c->parallel, &p->hessian, &where);
-    if (status == AWQ_OK) status = awq_stats_get(&p->stats[group], AWQ_SQ_MEAN, p->importance);
-    return check(status, &where, index, "factoring the Gram matrix", why);
-}
 
 /*  Rows of one linear: [begin, end), from a multiple of AWQ_ROW_STEP. */
 typedef struct row_job {
@@ -384,7 +410,7 @@ static void pack_task(void *arg, size_t begin, size_t end, size_t worker)
 /*  The improvers need a factor of the Gram matrix, which the linears of a group share. */
 bool ready_group(pipeline *p, size_t index, input_group group, failure *why)
 {
-    return p->options->method != METHOD_BEST || factor_group(p, index, group, why);
+    return p->options->method != METHOD_BEST || measure_group(p, index, group, why);
 }
 
 /*  q and k keep their range: clipping them changes which tokens attention picks. */
