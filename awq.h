@@ -617,7 +617,7 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA (where->matrix: which weight; weight_count:
               importance)
     Threads   pure; 16 shards of rows are spread over `parallel` and added in order
-    Source    ours. The rule s = act^a / weight^b (AutoAWQ's duo) approximates it; docs/quality.md */
+    Source    ours; AutoAWQ's duo rule s = act^a / weight^b approximates it (docs/quality.md)     */
 AWQDEF size_t     awq_balance_scratch_size(size_t in_features);
 AWQDEF awq_status awq_balance(const awq_kernels *k, awq_quant quant, awq_tie tie,
                               const float *importance, const awq_matrix *weights,
@@ -3690,7 +3690,7 @@ static double awq__noise_of(const awq__balancing *b, size_t c) {
     return (b->importance ? (double)b->importance[c] : 1) / (s * s);
 }
 
-/* Both sides of the equation of one group, from the sums of all shards. Each adds up to the loss. */
+/* Both sides of the equation of one group, from the sums of all shards. Both add up to the loss. */
 static void awq__balance_group(awq__balancing *b, size_t group) {
     size_t begin = group * b->group_size, end = awq__min(begin + b->group_size, b->in), c, i;
     double noise = 0, range = 0, least;

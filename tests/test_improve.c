@@ -302,6 +302,16 @@ static void check_factor(const problem *b, const awq_hessian *h, double damping)
         }
 }
 
+/*  What is left of a channel when those rounded after it are known.                              */
+static void check_innovation(const problem *b, const awq_hessian *h)
+{
+    size_t i;
+    for (i = 0; i < b->in; i++) {
+        double pivot = factor_at(h, i, i);
+        assert_close((double)h->innovation[h->order[i]], pivot * pivot, 1e-6 * pivot * pivot);
+    }
+}
+
 static void check_order(const problem *b, const awq_hessian *h, awq_order order)
 {
     unsigned char *seen = calloc(b->in, 1);
@@ -354,6 +364,7 @@ TEST(factor_times_itself_is_the_damped_gram_matrix)
         h = new_hessian(&p, &b, 0.01, order, NULL);
         check_factor(&b, &h, 0.01);
         check_order(&b, &h, order);
+        check_innovation(&b, &h);
         check_gram(&again, &b.stats);
         b.stats = again;
         same = new_hessian(&p, &b, 0.01, order, &parallel);
@@ -843,6 +854,226 @@ TEST(offers_are_refused_before_the_first_write)
                 && untouched(&got, sizeof got));
 }
 
+/* ---- awq_balance ------------------------------------------------------------------------------ */
+
+/*  What awq_balance minimises, with scale s: sum over rows and groups of R^2 sum h / s^2.         */
+static double balance_loss(const problem *b, const float *h, const float *s)
+{
+    double loss = 0;
+    size_t row, g, c;
+    for (row = 0; row < b->out; row++)
+        for (g = 0; g < b->groups; g++) {
+            double up = 0, down = 0, noise = 0, range;
+            for (c = g * b->group; c < b->in && c < (g + 1) * b->group; c++) {
+                double u = at(b->weight, row, c) * (double)s[c];
+                *(u > 0 || b->tensor.quant.symmetric ? &up : &down) += pow(magnitude(u), 16);
+                noise += (double)h[c] / (double)s[c] / (double)s[c];
+            }
+            range = pow(up, 1.0 / 16) * (b->tensor.quant.symmetric ? 2 : 1) + pow(down, 1.0 / 16);
+            loss += range * range * noise;
+        }
+    return loss;
+}
+
+static void balance(pool *p, const problem *b, awq_tie tie, const float *h, float *s,
+                    const awq_parallel *parallel)
+{
+    size_t size = awq_balance_scratch_size(b->in);
+    assert_status(awq_balance(kernels, b->tensor.quant, tie, h, &b->weight, 1,
+                              pool_aligned(p, size, sizeof(double)), size, parallel, s, NULL),
+                  AWQ_OK);
+}
+
+/*  No scale alone (of tied channels: no scale of theirs) makes the loss smaller.                 */
+static void check_balanced(const problem *b, awq_tie tie, const float *h, float *s)
+{
+    double least = balance_loss(b, h, s);
+    size_t c, i, block = tie.repeat * tie.head_dim;
+    for (c = 0; c < b->in; c++) {
+        double factors[] = { 0.9, 1.1 };
+        float kept = s[c];
+        for (i = 0; i < 2; i++) {
+            size_t j, first = block ? c / block * block + c % tie.head_dim : c;
+            for (j = 0; j < (block ? tie.repeat : 1); j++) {
+                assert_true(!(s[first + j * tie.head_dim] < kept)
+                            && !(s[first + j * tie.head_dim] > kept));
+                s[first + j * tie.head_dim] = (float)((double)kept * factors[i]);
+            }
+            assert_true(balance_loss(b, h, s) > least * (1 - 1e-4));
+            for (j = 0; j < (block ? tie.repeat : 1); j++) s[first + j * tie.head_dim] = kept;
+        }
+    }
+}
+
+TEST(balanced_scales_are_a_minimum)
+{
+    const size_t sizes[] = { 1, 7, 64, 129, 192 };
+    rng r = { seed + 21 };
+    size_t i, c;
+    (void)state;
+    for (i = 0; i < 2 * COUNT(sizes); i++) {
+        pool p = { .count = 0 };
+        problem b = new_problem(&p, &r, sizes[i / 2], some_quant(&r));
+        awq_tie tie = { 0, 0 };
+        shuffle mixed = { { seed + i } };
+        awq_parallel parallel = shuffled(&mixed);
+        float *s = pool_floats(&p, b.in), *same = pool_floats(&p, b.in), *ones = pool_floats(&p, b.in);
+        double logs = 0;
+        if (b.in % 6 == 0 && i % 2) tie = (awq_tie){ 3, b.in / 6 };
+        balance(&p, &b, tie, b.importance, s, NULL);
+        balance(&p, &b, tie, b.importance, same, &parallel);
+        assert_memory_equal(s, same, b.in * sizeof *s);
+        for (c = 0; c < b.in; c++) {
+            ones[c] = 1;
+            logs += log((double)s[c]);
+        }
+        assert_close(logs, 0, 1e-4 * (double)b.in);
+        assert_true(balance_loss(&b, b.importance, s)
+                    <= balance_loss(&b, b.importance, ones) * (1 + 1e-6));
+        check_balanced(&b, tie, b.importance, s);
+        end_problem(&p, &b);
+    }
+}
+
+/*  A channel that is never active, or has no weights, gets a scale that can be folded.           */
+TEST(silent_channels_are_balanced_within_reason)
+{
+    rng r = { seed + 22 };
+    pool p = { .count = 0 };
+    problem b = new_problem(&p, &r, 96, (awq_quant){ 4, 32, 0, AWQ_F16 });
+    awq_tie none = { 0, 0 };
+    float *s = pool_floats(&p, b.in);
+    size_t c, row;
+    (void)state;
+    for (row = 0; row < b.out; row++) put(b.weight, row, 40, 0);
+    for (c = 64; c < 96; c++) b.importance[c] = 0;
+    b.importance[3] = 0;
+    balance(&p, &b, none, b.importance, s, NULL);
+    for (c = 0; c < b.in; c++) assert_true(s[c] > 0.01f && s[c] < 1000);
+    balance(&p, &b, none, NULL, s, NULL);
+    for (row = 0; row < b.out; row++)
+        for (c = 0; c < b.in; c++) put(b.weight, row, c, 0);
+    balance(&p, &b, none, b.importance, s, NULL);
+    for (c = 0; c < b.in; c++) assert_true(s[c] > 0.99f && s[c] < 1.01f);
+    end_problem(&p, &b);
+}
+
+TEST(balance_refuses_before_the_first_write)
+{
+    rng r = { seed + 23 };
+    pool p = { .count = 0 };
+    problem b = new_problem(&p, &r, 96, (awq_quant){ 4, 32, 0, AWQ_F16 });
+    size_t size = awq_balance_scratch_size(96);
+    unsigned char *scratch = pool_aligned(&p, size, sizeof(double));
+    float *s = pool_floats(&p, 96);
+    awq_tie none = { 0, 0 }, odd = { 5, 4 };
+    awq_quant bad = b.tensor.quant;
+    awq_where where = { 0, 0, 0 };
+    (void)state;
+    memset(s, PATTERN, 96 * sizeof *s);
+    bad.group_size = 0;
+#define TRY(kernels, quant, tie, h, count, scratch, size) \
+    awq_balance(kernels, quant, tie, h, &b.weight, count, scratch, size, NULL, s, &where)
+    assert_status(TRY(NULL, b.tensor.quant, none, NULL, 1, scratch, size), AWQ_ERR_NULL);
+    assert_status(TRY(kernels, b.tensor.quant, none, NULL, 1, NULL, size), AWQ_ERR_NULL);
+    assert_status(TRY(kernels, bad, none, NULL, 1, scratch, size), AWQ_ERR_CONFIG);
+    assert_status(TRY(kernels, b.tensor.quant, odd, NULL, 1, scratch, size), AWQ_ERR_CONFIG);
+    assert_status(TRY(kernels, b.tensor.quant, none, NULL, 0, scratch, size), AWQ_ERR_SHAPE);
+    assert_status(TRY(kernels, b.tensor.quant, none, NULL, 1, scratch, size - 1), AWQ_ERR_MEMORY);
+    assert_status(TRY(kernels, b.tensor.quant, none, NULL, 1, scratch + 1, size), AWQ_ERR_MEMORY);
+    b.importance[5] = -1;
+    assert_status(TRY(kernels, b.tensor.quant, none, b.importance, 1, scratch, size), AWQ_ERR_DATA);
+    assert_true(where.matrix == 1 && where.col == 5);
+    put(b.weight, b.out - 1, 7, not_a_number());
+    assert_status(TRY(kernels, b.tensor.quant, none, NULL, 1, scratch, size), AWQ_ERR_DATA);
+    assert_true(where.matrix == 0 && where.row == b.out - 1 && where.col == 7);
+#undef TRY
+    assert_true(untouched(s, 96 * sizeof *s));
+    assert_int_equal(awq_balance_scratch_size(SIZE_MAX / 2), 0);
+    end_problem(&p, &b);
+}
+
+/* ---- means into biases ----------------------------------------------------------------------- */
+
+TEST(a_shifted_bias_takes_the_mean_error)
+{
+    const size_t sizes[] = { 1, 31, 130, 200 };
+    rng r = { seed + 24 };
+    size_t i, row, c;
+    (void)state;
+    for (i = 0; i < COUNT(sizes); i++) {
+        pool p = { .count = 0 };
+        problem b = new_problem(&p, &r, sizes[i], some_quant(&r));
+        float *mean = pool_floats(&p, b.in), *bias = pool_floats(&p, b.out);
+        float *before = pool_floats(&p, b.out);
+        size_t cut = rng_below(&r, b.out + 1);
+        awq_where where = { 0, 0, 0 };
+        for (row = 0; row < b.out; row++) before[row] = bias[row] = (float)rng_normal(&r);
+        assert_status(awq_stats_get(&b.stats, AWQ_MEAN, mean), AWQ_OK);
+        for (c = 0; c < b.in; c++) {
+            double sum = 0;
+            size_t t;
+            for (t = 0; t < b.x.rows; t++) sum += at(b.x, t, c);
+            assert_close((double)mean[c], sum / (double)b.x.rows, 1e-6);
+        }
+        assert_status(awq_quantize(kernels, b.weight, b.scale, NULL, &b.tensor, 0, b.out, NULL),
+                      AWQ_OK);
+        assert_status(awq_shift_bias(b.weight, b.scale, mean, &b.tensor, bias, cut, b.out, NULL),
+                      AWQ_OK);
+        assert_status(awq_shift_bias(b.weight, b.scale, mean, &b.tensor, bias, 0, cut, NULL), AWQ_OK);
+        for (row = 0; row < b.out; row++) {
+            double error = 0, size = 1;
+            for (c = 0; c < b.in; c++) {
+                double term = (at(b.weight, row, c) - rounded_weight(&b, row, c)) * (double)mean[c];
+                error += term;
+                size += magnitude(at(b.weight, row, c) * (double)mean[c]);
+            }
+            assert_close((double)bias[row], (double)before[row] + error, 1e-5 * size);
+        }
+        mean[b.in - 1] = (float)infinity();
+        memcpy(before, bias, b.out * sizeof *bias);
+        assert_status(awq_shift_bias(b.weight, b.scale, mean, &b.tensor, bias, 0, b.out, &where),
+                      AWQ_ERR_DATA);
+        assert_true(where.matrix == 1 && where.col == b.in - 1);
+        assert_status(awq_shift_bias(b.weight, b.scale, NULL, &b.tensor, bias, 0, b.out, NULL),
+                      AWQ_ERR_NULL);
+        assert_status(awq_shift_bias(b.weight, b.scale, mean, &b.tensor, bias, 0, b.out + 1, NULL),
+                      AWQ_ERR_RANGE);
+        assert_memory_equal(before, bias, b.out * sizeof *bias);
+        end_problem(&p, &b);
+    }
+}
+
+TEST(a_centred_gram_matrix_is_the_covariance_and_comes_back)
+{
+    rng r = { seed + 25 };
+    pool p = { .count = 0 };
+    problem b = new_problem(&p, &r, 70, some_quant(&r));
+    awq_stats before = new_stats(&p, b.in, 0, 1, 1), other = new_stats(&p, b.in, 0, 0, 1);
+    size_t i, j, t;
+    (void)state;
+    assert_status(awq_stats_merge(&before, &b.stats), AWQ_OK);
+    assert_status(awq_stats_centre(&b.stats, 1), AWQ_OK);
+    assert_status(awq_stats_centre(&b.stats, 1), AWQ_OK);
+    assert_status(awq_stats_add(kernels, &b.stats, b.x, NULL, NULL, NULL), AWQ_ERR_CONFIG);
+    assert_status(awq_stats_merge(&before, &b.stats), AWQ_ERR_CONFIG);
+    for (i = 0; i < b.in; i++)
+        for (j = i; j < b.in; j++) {
+            double sum = 0, bound = sqrt(b.gram[i * b.in + i] * b.gram[j * b.in + j]);
+            double a = b.stats.sum[i] / b.stats.weight, z = b.stats.sum[j] / b.stats.weight;
+            for (t = 0; t < b.x.rows; t++) sum += (at(b.x, t, i) - a) * (at(b.x, t, j) - z);
+            assert_close((double)b.stats.gram[i * b.in + j], sum, 1e-5 * bound);
+        }
+    assert_status(awq_stats_centre(&b.stats, 0), AWQ_OK);
+    for (i = 0; i < b.in; i++)
+        for (j = i; j < b.in; j++)
+            assert_close((double)b.stats.gram[i * b.in + j], (double)before.gram[i * b.in + j],
+                         1e-5 * sqrt(b.gram[i * b.in + i] * b.gram[j * b.in + j]));
+    assert_status(awq_stats_centre(&other, 1), AWQ_ERR_NULL);
+    assert_status(awq_stats_centre(NULL, 1), AWQ_ERR_NULL);
+    end_problem(&p, &b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -856,6 +1087,11 @@ int main(void)
         cmocka_unit_test(rounding_does_not_depend_on_the_split),
         cmocka_unit_test(silent_channels_are_rounded_to_nearest),
         cmocka_unit_test(bad_arguments_are_refused_before_the_first_write),
+        cmocka_unit_test(balanced_scales_are_a_minimum),
+        cmocka_unit_test(silent_channels_are_balanced_within_reason),
+        cmocka_unit_test(balance_refuses_before_the_first_write),
+        cmocka_unit_test(a_shifted_bias_takes_the_mean_error),
+        cmocka_unit_test(a_centred_gram_matrix_is_the_covariance_and_comes_back),
         cmocka_unit_test(allotted_errors_are_near_the_least),
         cmocka_unit_test(allotting_to_many_linears_is_nearly_the_best),
         cmocka_unit_test(offers_are_refused_before_the_first_write),

@@ -14,7 +14,7 @@ static const awq_quant quants[SIXTEEN] = {
 
 /*  Every format of all linears, made once; a mix of them is a choice, not another quantization. */
 typedef struct formats {
-    float *weights[FORMATS];    /* of all linears, as s->approximations */
+    float *linears[FORMATS];    /* all of them, as s->approximations */
     result *results;            /* [FORMATS], on the held-out text */
     awq_offer *offers;          /* [inputs][FORMATS], on the calibration text */
     size_t *choice;             /* [inputs] */
@@ -49,14 +49,16 @@ static uint64_t bytes_of(const linear *l, size_t format)
 
 /* ---- sensitivity ----------------------------------------------------------------------------- */
 
-/*  Puts one format's weights of an input's linears in the encoder's place, or the original ones. */
-static void place(study *s, size_t input, const float *weights)
+/*  Puts one format of an input's linears in the encoder's place, or the original ones. */
+static void place(study *s, size_t input, const float *linears)
 {
     size_t first = study_first(input), i;
 
-    for (i = first; i < first + group_count((input_group)(input % INPUTS)); i++)
-        s->approximate.linears[i].weight =
-            weights ? weights + study_weights(s, i) : s->model.e.linears[i].weight;
+    for (i = first; i < first + group_count((input_group)(input % INPUTS)); i++) {
+        linear *l = &s->approximate.linears[i], *original = &s->model.e.linears[i];
+        l->weight = linears ? linears + study_weights(s, i) : original->weight;
+        l->bias = linears ? linears + study_bias(s, i) : original->bias;
+    }
 }
 
 /*  What an input's linears in the coarsest format alone do to embeddings, per error of theirs. */
@@ -69,7 +71,7 @@ static bool measure_input(study *s, const formats *f, size_t input, failure *why
     for (format = 0; format < FORMATS; format++) {
         awq_offer *offer = &f->offers[input * FORMATS + format];
         offer->bytes = 0;
-        place(s, input, f->weights[format]);
+        place(s, input, f->linears[format]);
         if (format == 0 && !embedding_error(s, &s->calibration, TEXTS, &hurt, why)) return false;
         for (i = first; i < last; i++) {
             if (!output_error(s, &s->calibration, i, &error, why)) return false;
@@ -100,16 +102,16 @@ static bool measure_formats(study *s, const formats *f, failure *why)
 
 static bool make_formats(study *s, formats *f, failure *why)
 {
-    size_t size = study_weights(s, s->linears) * sizeof(float), i;
+    size_t size = study_bias(s, s->linears) * sizeof(float), i;
     progress bar = progress_begin("quantizing", FORMATS);
     bool done = true;
 
     for (i = 0; done && i < FORMATS; i++) {
-        f->weights[i] = malloc(size);
-        if (!f->weights[i]) return fail(why, "out of memory");
+        f->linears[i] = malloc(size);
+        if (!f->linears[i]) return fail(why, "out of memory");
         done = i == SIXTEEN ? study_measure(s, round_to_half, NULL, &f->results[i], why)
                             : study_method(s, &methods[METHOD_BEST], quants[i], &f->results[i], why);
-        memcpy(f->weights[i], s->approximations, size);
+        memcpy(f->linears[i], s->approximations, size);
         progress_step(&bar, i + 1);
     }
     progress_end(&bar);
@@ -148,7 +150,7 @@ static bool print_budget_row(study *s, formats *f, double budget, failure *why)
     if (status != AWQ_OK) return fail(why, "allotting: %s", awq_status_string(status));
     for (input = 0; input < s->inputs; input++) {
         size_t first = study_first(input), last = first + group_count((input_group)(input % INPUTS));
-        place(s, input, f->weights[f->choice[input]]);
+        place(s, input, f->linears[f->choice[input]]);
         for (i = first; i < last; i++) f->mix->errors[i] = f->results[f->choice[input]].errors[i];
     }
     if (!study_conclude(s, f->mix, why)) return false;
@@ -179,7 +181,7 @@ static void formats_close(study *s, formats *f)
 {
     size_t i;
 
-    for (i = 0; i < FORMATS; i++) free(f->weights[i]);
+    for (i = 0; i < FORMATS; i++) free(f->linears[i]);
     free(f->results);
     free(f->offers);
     free(f->choice);

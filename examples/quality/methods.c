@@ -5,18 +5,21 @@
 #include <string.h>
 
 const method methods[METHODS] = {
-    { "round to nearest", SCALE_NONE, false, false, false, { 0, 0 } },
-    { "llm-awq's scales (mean)", SCALE_MEAN, false, false, false, { 0, 0 } },
-    { "llm-awq: mean, clip", SCALE_MEAN, true, false, false, { 0, 0 } },
-    { "AutoAWQ's scales (duo)", SCALE_DUO, false, false, false, { 0, 0 } },
-    { "AutoAWQ's recipe: better scale, clip", SCALE_BETTER, true, false, false, { 0, 0 } },
-    { "fit", SCALE_NONE, false, true, false, { 0, 0 } },
-    { "AWQ + fit", SCALE_BETTER, false, true, false, { 0, 0 } },
-    { "Hessian rounding", SCALE_NONE, false, false, true, { 0, 0 } },
-    { "AWQ + Hessian rounding", SCALE_BETTER, false, false, true, { 0, 0 } },
-    { "AWQ + fit + Hessian rounding", SCALE_BETTER, false, true, true, { 0, 0 } },
-    { "the same, 2 passes", SCALE_BETTER, false, true, true, { 2, 1 } },
-    { "the same, 5 passes", SCALE_BETTER, false, true, true, { 5, 1 } },
+    { "round to nearest", SCALE_NONE, false, false, false, { 0, 0 }, false },
+    { "llm-awq's scales (mean)", SCALE_MEAN, false, false, false, { 0, 0 }, false },
+    { "llm-awq: mean, clip", SCALE_MEAN, true, false, false, { 0, 0 }, false },
+    { "AutoAWQ's scales (duo)", SCALE_DUO, false, false, false, { 0, 0 }, false },
+    { "AutoAWQ's recipe: better scale, clip", SCALE_BETTER, true, false, false, { 0, 0 }, false },
+    { "fit", SCALE_NONE, false, true, false, { 0, 0 }, false },
+    { "AWQ + fit", SCALE_BETTER, false, true, false, { 0, 0 }, false },
+    { "Hessian rounding", SCALE_NONE, false, false, true, { 0, 0 }, false },
+    { "AWQ + Hessian rounding", SCALE_BETTER, false, false, true, { 0, 0 }, false },
+    { "AWQ + fit + Hessian rounding", SCALE_BETTER, false, true, true, { 0, 0 }, false },
+    { "the same, 2 passes", SCALE_BETTER, false, true, true, { 2, 1 }, false },
+    { "the same, 5 passes", SCALE_BETTER, false, true, true, { 5, 1 }, false },
+    { "balanced, fit, Hessian, 2 passes", SCALE_BALANCED, false, true, true, { 2, 1 }, false },
+    { "the same, means into biases", SCALE_BALANCED, false, true, true, { 2, 1 }, true },
+    { "the same, 5 passes", SCALE_BALANCED, false, true, true, { 5, 1 }, true },
 };
 
 static bool check(awq_status status, awq_where where, const char *what, failure *why)
@@ -139,6 +142,19 @@ static bool round_tensor(workshop *shop, const method *how, const awq_hessian *h
                  where, "rounding", why);
 }
 
+static bool shift(workshop *shop, const sharing *all, size_t which, const awq_tensor *tensor,
+                  failure *why)
+{
+    awq_matrix weight = all->weights[which];
+    awq_where where = { 0, 0, 0 };
+
+    if (!reserve_floats(&shop->candidate, weight.cols, why)) return false;
+    return check(awq_stats_get(all->stats, AWQ_MEAN, shop->candidate), where, "statistics", why)
+           && check(awq_shift_bias(weight, shop->scale, shop->candidate, tensor, all->biases[which],
+                                   0, weight.rows, &where),
+                    where, "bias", why);
+}
+
 static bool quantize_one(workshop *shop, const method *how, awq_quant quant, const sharing *all,
                          size_t which, const awq_hessian *hessian, failure *why)
 {
@@ -159,32 +175,61 @@ static bool quantize_one(workshop *shop, const method *how, awq_quant quant, con
     if (!check(job.status, where, how->fit ? "fit" : "quantize", why)) return false;
     if (how->round && !round_tensor(shop, how, hessian, weight, &tensor, why)) return false;
     out.data = all->approximations[which];
+    if (how->shift && !shift(shop, all, which, &tensor, why)) return false;
     return check(awq_dequantize(&tensor, shop->scale, out, 0, weight.rows), where, "dequantize",
                  why);
+}
+
+static bool factor(workshop *shop, const float *scale, const sharing *all, awq_hessian *hessian,
+                   failure *why)
+{
+    size_t size = awq_hessian_size(all->weights[0].cols);
+    awq_where where = { 0, 0, 0 };
+
+    return reserve(&shop->hessian, size, why)
+           && check(awq_hessian_init(&shop->kernels, all->stats, scale, shop->damping,
+                                     AWQ_ORDER_ACTIVATION, shop->hessian, size, shop->parallel,
+                                     hessian, &where),
+                    where, "factoring the Gram matrix", why);
+}
+
+/*  Scales and importance, and the factor if integers are to be chosen. */
+static bool prepare(workshop *shop, const method *how, awq_quant quant, const sharing *all,
+                    awq_hessian *hessian, failure *why)
+{
+    size_t in = all->weights[0].cols, size = awq_balance_scratch_size(in);
+    awq_where where = { 0, 0, 0 };
+    awq_tie none = { 0, 0 };
+
+    if (!reserve_floats(&shop->importance, in, why)
+        || !check(awq_stats_get(all->stats, AWQ_SQ_MEAN, shop->importance), where, "statistics", why))
+        return false;
+    if (how->scale != SCALE_BALANCED)
+        return choose_scale(shop, how->scale, quant, all, why)
+               && (!how->round || factor(shop, shop->scale, all, hessian, why));
+    if (!factor(shop, NULL, all, hessian, why) || !reserve_floats(&shop->scale, in, why)
+        || !reserve(&shop->work, size, why))
+        return false;
+    memcpy(shop->importance, hessian->innovation, in * sizeof *shop->importance);
+    return check(awq_balance(&shop->kernels, quant, none, shop->importance, all->weights, all->count,
+                             shop->work, size, shop->parallel, shop->scale, &where),
+                 where, "balancing", why);
 }
 
 bool quantize_sharing(workshop *shop, const method *how, awq_quant quant, const sharing *all,
                       failure *why)
 {
-    size_t in = all->weights[0].cols, size = awq_hessian_size(in), i;
     awq_where where = { 0, 0, 0 };
     awq_hessian hessian;
+    bool done;
+    size_t i;
 
     memset(&hessian, 0, sizeof hessian);
-    if (!choose_scale(shop, how->scale, quant, all, why)
-        || !reserve_floats(&shop->importance, in, why)
-        || !check(awq_stats_get(all->stats, AWQ_SQ_MEAN, shop->importance), where, "statistics", why))
-        return false;
-    if (how->round
-        && (!reserve(&shop->hessian, size, why)
-            || !check(awq_hessian_init(&shop->kernels, all->stats, shop->scale, shop->damping,
-                                       AWQ_ORDER_ACTIVATION, shop->hessian, size, shop->parallel,
-                                       &hessian, &where),
-                      where, "factoring the Gram matrix", why)))
-        return false;
-    for (i = 0; i < all->count; i++)
-        if (!quantize_one(shop, how, quant, all, i, &hessian, why)) return false;
-    return true;
+    if (!check(awq_stats_centre(all->stats, how->shift), where, "centring", why)) return false;
+    done = prepare(shop, how, quant, all, &hessian, why);
+    for (i = 0; done && i < all->count; i++)
+        done = quantize_one(shop, how, quant, all, i, &hessian, why);
+    return check(awq_stats_centre(all->stats, 0), where, "centring", why) && done;
 }
 
 void workshop_close(workshop *shop)

@@ -33,6 +33,14 @@ size_t study_weights(const study *s, size_t count)
     return weights;
 }
 
+size_t study_bias(const study *s, size_t which)
+{
+    size_t at = study_weights(s, s->linears), i;
+
+    for (i = 0; i < which; i++) at += s->model.e.linears[i].out_features;
+    return at;
+}
+
 double study_bits(const study *s, awq_quant quant)
 {
     double bytes = 0;
@@ -122,13 +130,15 @@ static bool open_approximate(study *s, failure *why)
     if (texts < s->calibration.texts.count) texts = s->calibration.texts.count;
     s->approximate = *model;
     s->approximate.linears = malloc(all * sizeof *s->approximate.linears);
-    s->approximations = malloc(study_weights(s, s->linears) * sizeof *s->approximations);
+    s->approximations = malloc(study_bias(s, s->linears) * sizeof *s->approximations);
     s->vectors = malloc((texts + 1) * model->dim * sizeof *s->vectors);
     if (!s->approximate.linears || !s->approximations || !s->vectors)
         return fail(why, "out of memory");
     memcpy(s->approximate.linears, model->linears, all * sizeof *s->approximate.linears);
-    for (i = 0; i < s->linears; i++)
+    for (i = 0; i < s->linears; i++) {
         s->approximate.linears[i].weight = s->approximations + study_weights(s, i);
+        s->approximate.linears[i].bias = s->approximations + study_bias(s, i);
+    }
     return true;
 }
 
@@ -188,6 +198,24 @@ static awq_matrix weight_of(const encoder *e, size_t which)
     return awq_matrix_view(l->weight, AWQ_F32, l->out_features, l->in_features);
 }
 
+/*  What a change of the bias adds to the error: per row b (2 e + b), e the mean error without it. */
+static double bias_error(const study *s, const awq_stats *of, size_t which)
+{
+    const linear *exact = &s->model.e.linears[which], *rounded = &s->approximate.linears[which];
+    double sum = 0;
+    size_t row, c;
+
+    for (row = 0; row < exact->out_features; row++) {
+        double b = (double)rounded->bias[row] - (double)exact->bias[row], error = 0;
+        size_t at = row * exact->in_features;
+        for (c = 0; c < exact->in_features; c++)
+            error += ((double)rounded->weight[at + c] - (double)exact->weight[at + c]) * of->sum[c]
+                     / of->weight;
+        sum += b * (2 * error + b) / (double)exact->out_features;
+    }
+    return sum;
+}
+
 bool output_error(study *s, evidence *of, size_t which, double *relative, failure *why)
 {
     awq_inputs inputs = { AWQ_LOSS_GRAM, &of->inputs[input_of(which)], { NULL, 0, 0, 0, AWQ_F32 },
@@ -208,7 +236,7 @@ bool output_error(study *s, evidence *of, size_t which, double *relative, failur
                                      &s->parallel, &power, NULL),
                     "power", why);
     free(work);
-    *relative = error / power;
+    *relative = (error + bias_error(s, inputs.stats, which)) / power;
     return done;
 }
 
@@ -251,6 +279,7 @@ static sharing shared_by(const study *s, size_t input)
         all.weights[i] = weight_of(&s->model.e, first + i);
         all.clipped[i] = group != INPUT_QKV || i == 2;
         all.approximations[i] = s->approximations + study_weights(s, first + i);
+        all.biases[i] = s->approximations + study_bias(s, first + i);
     }
     return all;
 }
@@ -260,6 +289,9 @@ bool study_measure(study *s, approach *approximate, void *how, result *r, failur
     size_t i;
 
     r->seconds = 0;
+    for (i = 0; i < s->linears; i++)
+        memcpy(s->approximations + study_bias(s, i), s->model.e.linears[i].bias,
+               s->model.e.linears[i].out_features * sizeof *s->approximations);
     for (i = 0; i < s->inputs; i++) {
         sharing all = shared_by(s, i);
         double started = seconds_now();

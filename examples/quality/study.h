@@ -34,7 +34,7 @@ typedef struct study {
     awq_kernels kernels;
     workshop shop;
     evidence calibration, heldout;
-    float *approximations;      /* of all linears, in order */
+    float *approximations;      /* weights of all linears, in order, then their biases */
     float *vectors;
 } study;
 
@@ -47,6 +47,8 @@ size_t study_first(size_t input);
 
 /*  Weights of the first linears, and bits that a weight of all takes on average. */
 size_t study_weights(const study *s, size_t count);
+/*  Where in `approximations` the bias of a linear stands; of s->linears: how many floats there are. */
+size_t study_bias(const study *s, size_t which);
 double study_bits(const study *s, awq_quant quant);
 
 /*  What one way to approximate costs on the held-out text. */

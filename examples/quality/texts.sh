@@ -1,13 +1,15 @@
 #!/bin/sh
-# texts.sh FOLDER   print the name of a calibration text, made if needed: 240 KB of English from three
-# Debian packages, by turns (a hackers' dictionary, quotations and poems, questions and answers)
+# texts.sh FOLDER [SHARE]   print the name of a calibration text, made if needed: 1.8 MB of English from
+# five Debian packages, by turns (a hackers' dictionary; quotations, poems and jokes; a political
+# FAQ; questions and answers; a programming manual), or one part in SHARE of that
 #
 # Packages are downloaded and unpacked into FOLDER, not installed.
 set -eu
 
 folder=$1
-text=$folder/calibration-long.txt
-packages='jargon-text fortunes debian-faq'
+share=${2:-1}
+text=$folder/calibration-$share.txt
+packages='jargon-text fortunes anarchism debian-faq perl-doc'
 
 # part FILE COUNT: COUNT slices of 5000 bytes, evenly spaced, each from the start of a paragraph
 part() {
@@ -29,12 +31,16 @@ if ! [ -s "$text" ]; then
         dpkg-deb -x "$folder/packages/$package"_*.deb "$folder/packages"
     done
     shared=$folder/packages/usr/share
-    gzip -dc "$shared/doc/jargon-text/jargon.txt.gz" >"$folder/packages/1"
-    gzip -dc "$shared/doc/debian/FAQ/debian-faq.en.txt.gz" >"$folder/packages/3"
-    for name in people science songs-poems wisdom computers law art pratchett; do
-        cat "$shared/games/fortunes/$name"
-    done | sed 's/^%$//' >"$folder/packages/2"
-    for source in 1 2 3; do part "$folder/packages/$source" 16; done |
+    gzip -dc "$shared/doc/jargon-text/jargon.txt.gz" >"$folder/packages/jargon"
+    find "$shared/games/fortunes" -type f ! -name '*.*' | LC_ALL=C sort | xargs cat |
+        sed 's/^%$//' >"$folder/packages/fortunes"
+    find "$shared/doc/anarchism" -name 'sec*.html' | LC_ALL=C sort | xargs cat |
+        sed 's/<p>/\n\n/g; s/<[^>]*>//g; s/&[a-z]*;/ /g' >"$folder/packages/anarchism"
+    gzip -dc "$shared/doc/debian/FAQ/debian-faq.en.txt.gz" >"$folder/packages/faq"
+    find "$folder/packages/usr" -name 'perl*tut.pod' | LC_ALL=C sort | xargs cat >"$folder/packages/perl"
+    for source in jargon:110 fortunes:160 anarchism:40 faq:30 perl:20; do
+        part "$folder/packages/${source%:*}" $((${source#*:} / share))
+    done |
         LC_ALL=C tr -d '\000-\010\013-\037' >"$text.part"
     rm -r "$folder/packages"
     mv "$text.part" "$text"
