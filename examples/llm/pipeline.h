@@ -26,11 +26,10 @@ typedef struct pipeline {
     float *scale[INPUTS];
     float *candidate;        /* another scale */
     float *clip_max;
-    awq_hessian hessian;     /* of the current group of linears */
-    scratch hessian_memory;
+    awq_hessian hessian[INPUTS];
+    scratch hessian_memory[INPUTS];
     awq_tensor tensor;       /* the current linear, if it is improved */
     scratch tensor_memory;
-    float *importance;
     scratch work;
     size_t packed_used;
 } pipeline;
@@ -45,7 +44,7 @@ awq_quant head_quant(const quantize_options *options);
 bool is_clipped(const quantize_options *options, size_t which);
 
 /*  Empty statistics of a layer's inputs, [INPUTS] of them. */
-bool start_stats(const pipeline *p, awq_stats *stats, scratch *memory, failure *why);
+bool start_stats(pipeline *p, awq_stats *stats, scratch *memory, failure *why);
 /*  An observer, its context the pipeline: adds what it sees to p->stats. */
 bool see_inputs(void *context, size_t layer_index, input_group group, const float *rows,
                 size_t tokens, const float *received, failure *why);

@@ -87,7 +87,7 @@ quantize_options quantize_defaults(void)
     options.quant.scale_dtype = AWQ_F16;
     options.head_bits = 8;
     options.method = METHOD_BEST;
-    options.scale = SCALE_BETTER;
+    options.scale = SCALE_BALANCED;
     options.clip = true;
     options.weigh_tokens = true;
     options.damping = 0.1;
@@ -113,10 +113,12 @@ bool see_inputs(void *context, size_t layer_index, input_group group, const floa
     return check(status, &where, layer_index, "calibration", why);
 }
 
-bool start_stats(const pipeline *p, awq_stats *stats, scratch *memory, failure *why)
+bool start_stats(pipeline *p, awq_stats *stats, scratch *memory, failure *why)
 {
     bool with_gram = p->options->method == METHOD_BEST;
     size_t group;
+
+    memset(p->hessian, 0, sizeof p->hessian);
 
     for (group = 0; group < INPUTS; group++) {
         size_t inputs = group_inputs(p->m, group);
@@ -180,27 +182,21 @@ static bool search_by(pipeline *p, awq_preset preset, size_t index, input_group 
     return check(status, &where, index, "search", why);
 }
 
-/*  What an error of each channel costs: what is left of it once others make up for it (the factor of
-    the Gram matrix, which the linears of a group share, knows), or else mean x^2. */
-static bool measure_group(pipeline *p, size_t index, input_group group, failure *why)
+static bool factor_group(pipeline *p, size_t index, input_group group, failure *why)
 {
-    size_t inputs = group_inputs(p->m, group), size = awq_hessian_size(inputs);
+    size_t size = awq_hessian_size(group_inputs(p->m, group));
+    scratch *memory = &p->hessian_memory[group];
     awq_where where = { 0, 0, 0 };
     awq_status status;
 
-    if (p->options->method != METHOD_BEST)
-        return check(awq_stats_get(&p->stats[group], AWQ_SQ_MEAN, p->importance), &where, index,
-                     "statistics", why);
-    if (!reserve_scratch(&p->hessian_memory, size, why)) return false;
+    if (!reserve_scratch(memory, size, why)) return false;
     status = awq_hessian_init(&p->c->kernels, &p->stats[group], NULL, p->options->damping,
-                              AWQ_ORDER_ACTIVATION, p->hessian_memory.bytes,
-                              p->hessian_memory.size, &p->c->parallel, &p->hessian, &where);
-    if (status == AWQ_OK)
-        memcpy(p->importance, p->hessian.innovation, inputs * sizeof *p->importance);
+                              AWQ_ORDER_ACTIVATION, memory->bytes, memory->size, &p->c->parallel,
+                              &p->hessian[group], &where);
     return check(status, &where, index, "factoring the Gram matrix", why);
 }
 
-/*  No search: the result stays empty. Statistics without a Gram matrix give mean x^2. */
+/*  From what the factor knows of each channel, without a search: the result stays empty. */
 static bool balance_group(pipeline *p, size_t index, input_group group, failure *why)
 {
     size_t count = group_count(group), inputs = group_inputs(p->m, group), i;
@@ -212,9 +208,10 @@ static bool balance_group(pipeline *p, size_t index, input_group group, failure 
 
     if (group == INPUT_O) tie = attention_tie(p->m);
     for (i = 0; i < count; i++) weights[i] = weight_view(p, group_first(group) + i);
-    if (!measure_group(p, index, group, why) || !reserve_scratch(&p->work, size, why)) return false;
-    status = awq_balance(&p->c->kernels, p->options->quant, tie, p->importance, weights, count,
-                         p->work.bytes, p->work.size, &p->c->parallel, p->scale[group], &where);
+    if (!factor_group(p, index, group, why) || !reserve_scratch(&p->work, size, why)) return false;
+    status = awq_balance(&p->c->kernels, p->options->quant, tie, p->hessian[group].innovation,
+                         weights, count, p->work.bytes, p->work.size, &p->c->parallel,
+                         p->scale[group], &where);
     return check(status, &where, index, "balancing", why);
 }
 
@@ -224,12 +221,14 @@ bool search_group(pipeline *p, size_t index, input_group group, awq_search_resul
     static const struct { size_t count; awq_preset presets[2]; } rules[] = {
         { 1, { AWQ_PRESET_LLM_AWQ } }, { 1, { AWQ_PRESET_PAPER } }, { 1, { AWQ_PRESET_AUTOAWQ } },
         { 2, { AWQ_PRESET_LLM_AWQ, AWQ_PRESET_AUTOAWQ } },
+        { 2, { AWQ_PRESET_LLM_AWQ, AWQ_PRESET_AUTOAWQ } }, /* balanced: without a Gram matrix */
     };
     awq_search_result found;
     size_t i;
 
     memset(result, 0, sizeof *result);
-    if (p->options->scale == SCALE_BALANCED) return balance_group(p, index, group, why);
+    if (p->options->scale == SCALE_BALANCED && p->options->method == METHOD_BEST)
+        return balance_group(p, index, group, why);
     for (i = 0; i < rules[p->options->scale].count; i++) {
         if (!search_by(p, rules[p->options->scale].presets[i], index, group, &found, why))
             return false;
@@ -302,6 +301,7 @@ typedef struct row_job {
     pipeline *p;
     awq_matrix weight;
     const float *scale, *clip_max;
+    const awq_hessian *hessian; /* of its inputs */
     const awq_tensor *tensor;   /* what is already quantized, or NULL */
     awq_quant quant;
     size_t begin, end;
@@ -327,7 +327,7 @@ static void fit_task(void *arg, size_t begin, size_t end, size_t worker)
 {
     const row_job *job = arg;
     compute *c = job->p->c;
-    awq_status status = awq_fit(&c->kernels, job->weight, job->scale, job->p->importance,
+    awq_status status = awq_fit(&c->kernels, job->weight, job->scale, job->hessian->innovation,
                                 &job->p->tensor, job->begin + begin, job->begin + end,
                                 &c->where[worker]);
     if (status != AWQ_OK) c->status[worker] = status;
@@ -364,7 +364,7 @@ static bool improve_rows(row_job *job, failure *why)
     if (!check(status, &where, job->index, job->name, why)) return false;
     if (!run_rows(job, 1, fit_task, why)) return false;
     rows = tensor_rows(p->tensor, job->begin, job->end);
-    status = awq_round(&c->kernels, &p->options->round, &p->hessian,
+    status = awq_round(&c->kernels, &p->options->round, job->hessian,
                        awq_matrix_rows(job->weight, job->begin, job->end), job->scale, &rows,
                        p->work.bytes, p->work.size, &c->parallel, &where);
     job->tensor = &p->tensor;
@@ -410,7 +410,8 @@ static void pack_task(void *arg, size_t begin, size_t end, size_t worker)
 /*  The improvers need a factor of the Gram matrix, which the linears of a group share. */
 bool ready_group(pipeline *p, size_t index, input_group group, failure *why)
 {
-    return p->options->method != METHOD_BEST || measure_group(p, index, group, why);
+    return p->options->method != METHOD_BEST || p->hessian[group].gram
+           || factor_group(p, index, group, why);
 }
 
 /*  q and k keep their range: clipping them changes which tokens attention picks. */
@@ -425,8 +426,8 @@ bool quantize_rows(pipeline *p, size_t index, size_t which, size_t begin, size_t
     const quantize_options *options = p->options;
     input_group group = linear_group(which);
     tensor_name name = gguf_name(index, which, "");
-    row_job job = { p,   weight_view(p, which), p->scale[group], NULL, NULL, options->quant, begin,
-                    end, memory, index, name.text };
+    row_job job = { p, weight_view(p, which), p->scale[group], NULL, &p->hessian[group], NULL,
+                    options->quant, begin, end, memory, index, name.text };
 
     if (options->method == METHOD_NEAREST) job.scale = NULL;
     if (is_clipped(options, which) && !clip_rows(&job, group, why)) return false;
@@ -437,7 +438,7 @@ bool quantize_rows(pipeline *p, size_t index, size_t which, size_t begin, size_t
 bool round_rows(pipeline *p, awq_matrix weight, awq_quant quant, size_t begin, size_t end,
                 unsigned char *memory, failure *why)
 {
-    row_job job = { p, weight, NULL, NULL, NULL, quant, begin, end, memory, NO_LAYER,
+    row_job job = { p, weight, NULL, NULL, NULL, NULL, quant, begin, end, memory, NO_LAYER,
                     "output head" };
     return run_rows(&job, AWQ_ROW_STEP, pack_task, why);
 }
@@ -632,9 +633,8 @@ static bool open_weights(pipeline *p, failure *why)
         if (!p->weights[which]) return fail(why, "out of memory");
     }
     p->clip_max = malloc(clips * sizeof *p->clip_max);
-    p->importance = malloc(widest * sizeof *p->importance);
     p->candidate = malloc(widest * sizeof *p->candidate);
-    return p->clip_max && p->importance && p->candidate ? true : fail(why, "out of memory");
+    return p->clip_max && p->candidate ? true : fail(why, "out of memory");
 }
 
 void pipeline_close(pipeline *p)
@@ -645,11 +645,10 @@ void pipeline_close(pipeline *p)
     for (i = 0; i < INPUTS; i++) {
         free(p->scale[i]);
         free(p->stats_memory[i].bytes);
+        free(p->hessian_memory[i].bytes);
     }
     free(p->clip_max);
-    free(p->importance);
     free(p->candidate);
-    free(p->hessian_memory.bytes);
     free(p->tensor_memory.bytes);
     free(p->work.bytes);
 }

@@ -17,7 +17,7 @@ typedef enum scale_rule {       /* what makes scales: */
     SCALE_MAX,                  /* the paper's */
     SCALE_DUO,                  /* AutoAWQ's */
     SCALE_BETTER,               /* for every input the better one of mean and duo */
-    SCALE_BALANCED,             /* ours: awq_balance */
+    SCALE_BALANCED,             /* ours, awq_balance; METHOD_AWQ takes the better one instead */
     SCALE_RULES
 } scale_rule;
 
