@@ -612,8 +612,8 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
     Shapes    weights: weight_count views (out_features_i, in_features) of the linears that share
               the input; importance [in_features] >= 0: hessian.innovation, or mean x^2 of
               awq_stats_get where there is no hessian, or NULL for 1; scale [in_features]
-    Memory    scratch: awq_balance_scratch_size() bytes, aligned for double: 200 bytes per channel
-              and 16 shards of rows; 0 from it: overflow
+    Memory    scratch: awq_balance_scratch_size() bytes, aligned for double: 336 per channel; 0 from
+              it: overflow
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA (where->matrix: which weight; weight_count:
               importance)
     Threads   pure; 16 shards of rows are spread over `parallel` and added in order

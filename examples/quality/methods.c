@@ -213,7 +213,8 @@ static bool prepare(workshop *shop, const method *how, awq_quant quant, const sh
     memcpy(shop->importance, hessian->innovation, in * sizeof *shop->importance);
     return check(awq_balance(&shop->kernels, quant, none, shop->importance, all->weights, all->count,
                              shop->work, size, shop->parallel, shop->scale, &where),
-                 where, "balancing", why);
+                 where, "balancing", why)
+           && factor(shop, shop->scale, all, hessian, why);     /* damped for x / s */
 }
 
 bool quantize_sharing(workshop *shop, const method *how, awq_quant quant, const sharing *all,

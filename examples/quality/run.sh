@@ -12,12 +12,13 @@ here=$(dirname "$0")
 data=$here/../data
 encoder=$(sh "$here/../search/get_model.sh" "$build/models")
 calibration=${CALIB:-$(sh "$here/texts.sh" "$build/models")}
+shorter=${CALIB:-$(sh "$here/texts.sh" "$build/models" 7)}   # for the language model, which is larger
 text=${TEXT:-$build/quality/heldout.txt}
 if [ -z "${TEXT:-}" ]; then cat "$data/heldout.txt" "$data/calibration.txt" >"$text"; fi
 
 if [ "${1:-}" = --perplexity ]; then
     shift
-    CALIB=$calibration TEXT=$text exec sh "$here/perplexity.sh" "$build" "$@"
+    CALIB=$shorter TEXT=$text exec sh "$here/perplexity.sh" "$build" "$@"
 fi
 everything=''
 case " $* " in
@@ -36,4 +37,4 @@ case " $* " in
         fi
 esac
 "$build/quality/quality" "$encoder" "$calibration" "$text" "$@"
-[ -z "$everything" ] || CALIB=$calibration TEXT=$text sh "$here/../llm/run.sh" "$build/llm" --tokens 1
+[ -z "$everything" ] || CALIB=$shorter TEXT=$text sh "$here/../llm/run.sh" "$build/llm" --tokens 1
