@@ -305,7 +305,7 @@ TEST(stats_merge_and_get)
     assert_memory_equal(before, g->stats_memory, g->stats_size);
     REFUSED(awq_stats_get(NULL, AWQ_ABS_MAX, g->scale_out), AWQ_ERR_NULL);
     REFUSED(awq_stats_get(&g->stats, AWQ_ABS_MAX, NULL), AWQ_ERR_NULL);
-    REFUSED(awq_stats_get(&g->stats, (awq_statistic)3, g->scale_out), AWQ_ERR_CONFIG);
+    REFUSED(awq_stats_get(&g->stats, (awq_statistic)4, g->scale_out), AWQ_ERR_CONFIG);
     free(before);
     close_good(g);
 }

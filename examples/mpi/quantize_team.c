@@ -198,6 +198,7 @@ static bool calibrate_layer(job *j, size_t index, layer_state *state, failure *w
 static void choose_layer(job *j, layer_state *state)
 {
     memcpy(j->p.stats, state->stats, sizeof j->p.stats);
+    memset(j->p.hessian, 0, sizeof j->p.hessian); /* another layer's */
     memcpy(j->p.scale, state->scale, sizeof j->p.scale);
 }
 
