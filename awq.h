@@ -3601,14 +3601,15 @@ static void awq__lane_powers(const float *AWQ__RESTRICT u, float inverse,
                              float *AWQ__RESTRICT down) {
     size_t l;
     for (l = 0; l < AWQ__LANES; l++) {
-        float v = u[l] * inverse, positive = u[l] > 0 ? 1.0f : 0.0f;
-        v = v * v + 1e-4f; /* powers of less would be subnormal, and slow */
+        float v = u[l] * inverse, above = u[l] > 0 ? 1.0f : 0.0f, below = u[l] < 0 ? 1.0f : 0.0f;
+        v *= v;
+        v = v > 1e-4f ? v : 1e-4f; /* powers of less would be subnormal, and slow */
         v *= v;
         v *= v;
         v *= v;
         power[l] = v;
-        up[l] += positive * v;
-        down[l] += v - positive * v;
+        up[l] += above * v;
+        down[l] += below * v;
     }
 }
 
@@ -3656,8 +3657,8 @@ static void awq__strain_group(const awq__balancing *b, const float *AWQ__RESTRIC
     for (side = 0; side < 2; side++)
         pull[side] = sums[side] > 0 ? r * (b->symmetric ? r : norm[side]) / sums[side] : 0;
     for (i = 0; i < n; i++) {
-        float positive = u[i] > 0 ? 1.0f : 0.0f;
-        strain[i] += power[i] * (pull[1] + positive * (pull[0] - pull[1]));
+        float above = u[i] > 0 ? 1.0f : 0.0f;
+        strain[i] += power[i] * (above * pull[0] + (1 - above) * pull[1]);
     }
     *range += (double)r * (double)r;
 }
@@ -3728,7 +3729,7 @@ static double awq__balance_step(awq__balancing *b) {
     size_t c;
     for (c = 0; c < b->in; c++) {
         double step = b->noise[c] > 0 && b->pull[c] > 0 ? log(b->noise[c] / b->pull[c]) : 0;
-        step /= AWQ__NORM / 2 + 2; /* its derivative is between 2 and p + 2: this converges */
+        step /= AWQ__NORM / 2 + 3; /* its derivative is mostly between 4 and p + 2 */
         b->scale[c] *= (float)exp(step);
         largest = fabs(step) > largest ? fabs(step) : largest;
     }
