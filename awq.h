@@ -3567,7 +3567,7 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
 #define AWQ__SHARDS 16  /* of the rows of all weights; each has sums of its own */
 #define AWQ__NORM 16    /* p; four squares or square roots */
 #define AWQ__BALANCES 20
-#define AWQ__BALANCED 0.004  /* the largest change of log s worth another iteration */
+#define AWQ__BALANCED 0.004  /* a change of a scale that is not worth another iteration */
 #define AWQ__LEAST_SHARE 1e-4 /* of noise and strain: silent channels stay near the others */
 
 typedef struct awq__balancing {
@@ -3723,24 +3723,26 @@ static void awq__share_pulls(awq__balancing *b, awq_tie tie) {
         }
 }
 
-/* The largest change of log s. */
+/* The largest change of a scale, as a part of it. */
 static double awq__balance_step(awq__balancing *b) {
     double largest = 0;
     size_t c;
     for (c = 0; c < b->in; c++) {
-        double step = b->noise[c] > 0 && b->pull[c] > 0 ? log(b->noise[c] / b->pull[c]) : 0;
-        step /= AWQ__NORM / 2 + 3; /* its derivative is mostly between 4 and p + 2 */
-        b->scale[c] *= (float)exp(step);
-        largest = fabs(step) > largest ? fabs(step) : largest;
+        double ratio = b->noise[c] > 0 && b->pull[c] > 0 ? b->noise[c] / b->pull[c] : 1;
+        /* its logarithm changes with that of s by 4 to p + 2, mostly */
+        double step = pow(ratio, 1.0 / (AWQ__NORM / 2 + 3));
+        double change = step > 1 ? step - 1 : 1 - step;
+        b->scale[c] *= (float)step;
+        largest = change > largest ? change : largest;
     }
     return largest;
 }
 
 static void awq__centre_scale(float *scale, size_t in) {
-    double mean = 0;
+    double mean = 1;
     size_t c;
-    for (c = 0; c < in; c++) mean += log((double)scale[c]) / (double)in;
-    for (c = 0; c < in; c++) scale[c] = (float)((double)scale[c] / exp(mean));
+    for (c = 0; c < in; c++) mean *= pow((double)scale[c], 1 / (double)in);
+    for (c = 0; c < in; c++) scale[c] = (float)((double)scale[c] / mean);
 }
 
 AWQDEF size_t awq_balance_scratch_size(size_t in_features) {
