@@ -612,8 +612,10 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
     Shapes    weights: weight_count views (out_features_i, in_features) of the linears that share
               the input; importance [in_features] >= 0: hessian.innovation, or mean x^2 of
               awq_stats_get where there is no hessian, or NULL for 1; scale [in_features]
-    Memory    scratch: awq_balance_scratch_size() bytes, aligned for double: 336 per channel; 0 from
-              it: overflow
+    Rows      of 2048 or more, every n-th (about 1024) is read until scales change by less than 5 %,
+              then all, until it is 1 %: the formula is within 1e-3 of its minimum, mostly 1e-5
+    Memory    scratch: awq_balance_scratch_size() bytes, aligned for double: 272 per channel and
+              2 KiB; 0 from it: overflow
     Errors    NULL, SHAPE, CONFIG, DTYPE, MEMORY; DATA (where->matrix: which weight; weight_count:
               importance)
     Threads   pure; 16 shards of rows are spread over `parallel` and added in order
@@ -980,6 +982,7 @@ struct awq_kernels {
                          float factor, uint8_t *e);
     void (*grid_sums)(const float *u, const float *ru, const float *r, size_t n, float scale,
                       float zero, float levels, size_t count, float (*sums)[3]);
+    float (*add_strain)(const float *u, size_t n, int symmetric, float *strain);
     void (*add_products)(float *y, size_t y_stride, size_t rows, size_t n, const float *a,
                          size_t a_stride, size_t a_step, const float *x, size_t x_stride,
                          size_t count);
@@ -1346,17 +1349,33 @@ static size_t awq__find_bad(const float *x, size_t n) {
     return i;
 }
 
+/* Whether words of 64 bits hold finite values only: one more carries into the sign from an exponent
+   of all ones, and from no other. */
+static int awq__finite_words(const unsigned char *p, size_t words, awq_dtype dtype) {
+    const uint64_t each = dtype == AWQ_F32 ? 0x0000000100000001u : 0x0001000100010001u;
+    const uint64_t one = each * (dtype == AWQ_F32 ? 0x800000u : dtype == AWQ_F16 ? 0x400u : 0x80u);
+    const uint64_t sign = each * (dtype == AWQ_F32 ? 0x80000000u : 0x8000u), exponent = sign - one;
+    uint64_t carries = 0, x;
+    for (; words; words--, p += sizeof x) {
+        memcpy(&x, p, sizeof x);
+        carries |= (x & exponent) + one;
+    }
+    return !(carries & sign);
+}
+
 /* Every element finite, or AWQ_ERR_DATA with its place. */
 static awq_status awq__check_finite(awq_matrix m, size_t matrix, awq_where *where) {
+    size_t each = sizeof(uint64_t) / awq_dtype_size(m.dtype), words = m.cols / each, row, col;
     float x[AWQ__CHUNK];
-    size_t row, col;
-    for (row = 0; row < m.rows; row++)
-        for (col = 0; col < m.cols; col += AWQ__CHUNK) {
+    for (row = 0; row < m.rows; row++) {
+        col = awq__finite_words(awq__at(m, row, 0), words, m.dtype) ? words * each : 0;
+        for (; col < m.cols; col += AWQ__CHUNK) {
             size_t n = awq__min(AWQ__CHUNK, m.cols - col), bad;
             awq__load_row(m, row, col, n, x);
             if ((bad = awq__find_bad(x, n)) < n)
                 return awq__fail(where, AWQ_ERR_DATA, matrix, row, col + bad);
         }
+    }
     return AWQ_OK;
 }
 
@@ -3567,7 +3586,8 @@ AWQDEF awq_status awq_hessian_init(const awq_kernels *k, awq_stats *stats, const
 #define AWQ__SHARDS 16  /* of the rows of all weights; each has sums of its own */
 #define AWQ__NORM 16    /* p; four squares or square roots */
 #define AWQ__BALANCES 20
-#define AWQ__BALANCED 0.004  /* a change of a scale that is not worth another iteration */
+#define AWQ__ROUGHLY 0.05  /* changes of a scale: what some of the rows say is used up, ... */
+#define AWQ__BALANCED 0.01 /* ... and what is not worth another iteration */
 #define AWQ__LEAST_SHARE 1e-4 /* of noise and strain: silent channels stay near the others */
 
 typedef struct awq__balancing {
@@ -3577,112 +3597,133 @@ typedef struct awq__balancing {
     int symmetric;
     const float *importance;
     float *scale;
-    float *u;      /* [AWQ__SHARDS][in] a row, times s */
-    float *power;  /* [AWQ__SHARDS][in] |u / largest|^p */
-    float *strain; /* [AWQ__SHARDS][in] sum over rows of R dR / dlog s */
+    size_t every;  /* n-th row is read */
+    size_t padded; /* inputs, and AWQ__LANES */
+    float *u;      /* [AWQ__SHARDS][padded] a group of a row, times s */
+    float *strain; /* [AWQ__SHARDS][padded] sum over rows of R dR / dlog s */
     double *range; /* [AWQ__SHARDS][groups] sum over rows of R^2 */
     double *noise; /* [in] h / s^2 sum R^2 */
     double *pull;  /* [in] strain sum h / s^2 */
 } awq__balancing;
 
 static void awq__balance_layout(awq__balancing *b, awq__arena *arena, size_t in, size_t groups) {
-    size_t all = awq__mul(in, AWQ__SHARDS);
+    b->padded = in + AWQ__LANES;
     b->noise = (double *)awq__take(arena, in, sizeof(double));
     b->pull = (double *)awq__take(arena, in, sizeof(double));
     b->range = (double *)awq__take(arena, awq__mul(groups, AWQ__SHARDS), sizeof(double));
-    b->u = (float *)awq__take(arena, all, sizeof(float));
-    b->power = (float *)awq__take(arena, all, sizeof(float));
-    b->strain = (float *)awq__take(arena, all, sizeof(float));
+    b->u = (float *)awq__take(arena, awq__mul(b->padded, AWQ__SHARDS), sizeof(float));
+    b->strain = (float *)awq__take(arena, awq__mul(b->padded, AWQ__SHARDS), sizeof(float));
 }
 
-/* |u / largest|^p of AWQ__LANES weights, and their sums over those > 0 and the others. */
-static void awq__lane_powers(const float *AWQ__RESTRICT u, float inverse,
-                             float *AWQ__RESTRICT power, float *AWQ__RESTRICT up,
-                             float *AWQ__RESTRICT down) {
-    size_t l;
-    for (l = 0; l < AWQ__LANES; l++) {
-        float v = u[l] * inverse, above = u[l] > 0 ? 1.0f : 0.0f, below = u[l] < 0 ? 1.0f : 0.0f;
-        v *= v;
-        v = v > 1e-4f ? v : 1e-4f; /* powers of less would be subnormal, and slow */
-        v *= v;
-        v *= v;
-        v *= v;
-        power[l] = v;
-        up[l] += above * v;
-        down[l] += below * v;
+/* The weights of a group above zero and those below: a p-norm each. */
+typedef struct awq__sides {
+    float extreme[2]; /* the largest |u| */
+    float inverse[2]; /* powers are of u * inverse; 0: a side without weights */
+    float pull[2];    /* R dR / dlog s, for a power of 1 */
+} awq__sides;
+
+/* The largest power is 2^64: those that are subnormal, and slow, are rare then, and weights of 1e-8
+   still pull. */
+#define AWQ__POWER_BASE 16.0f
+
+static awq__sides awq__sides_of(float lo, float hi, int symmetric) {
+    awq__sides s;
+    int i;
+    s.extreme[0] = symmetric && -lo > hi ? -lo : hi;
+    s.extreme[1] = symmetric ? s.extreme[0] : -lo;
+    for (i = 0; i < 2; i++) {
+        s.inverse[i] = s.extreme[i] > 1e-30f ? AWQ__POWER_BASE / s.extreme[i] : 0;
+        s.pull[i] = 0;
     }
+    return s;
 }
 
-static void awq__powers(const float *u, size_t n, float inverse, float *power, float sums[2]) {
-    float up[AWQ__LANES] = { 0 }, down[AWQ__LANES] = { 0 };
-    size_t i;
-    for (i = 0; i + AWQ__LANES <= n; i += AWQ__LANES)
-        awq__lane_powers(u + i, inverse, power + i, up, down);
-    if (i < n) {
-        float rest[AWQ__LANES] = { 0 }, rest_power[AWQ__LANES];
-        memcpy(rest, u + i, (n - i) * sizeof *u);
-        awq__lane_powers(rest, inverse, rest_power, up, down);
-        memcpy(power + i, rest_power, (n - i) * sizeof *power);
-    }
-    sums[0] = awq__fold_lanes(up);
-    sums[1] = awq__fold_lanes(down);
-}
-
-static float awq__largest(const float *u, size_t n) {
-    float lane[AWQ__LANES] = { 0 }, largest = 0;
-    size_t i, l;
-    for (i = 0; i + AWQ__LANES <= n; i += AWQ__LANES)
-        for (l = 0; l < AWQ__LANES; l++) {
-            float a = awq__abs(u[i + l]);
-            lane[l] = a > lane[l] ? a : lane[l];
-        }
-    for (; i < n; i++) largest = awq__abs(u[i]) > largest ? awq__abs(u[i]) : largest;
-    for (l = 0; l < AWQ__LANES; l++) largest = lane[l] > largest ? lane[l] : largest;
-    return largest;
-}
-
-/* R dR/dlog s_c = R |u|_p share_c, where share_c is c's part of the p-th powers on its side. */
-static void awq__strain_group(const awq__balancing *b, const float *AWQ__RESTRICT u, size_t n,
-                              float *AWQ__RESTRICT power, float *AWQ__RESTRICT strain,
-                              double *range) {
-    float largest = awq__largest(u, n), sums[2], norm[2], pull[2], r;
-    size_t i;
-    int side;
-    if (!(largest >= FLT_MIN)) return;
-    awq__powers(u, n, 1 / largest, power, sums);
-    if (b->symmetric) sums[0] = sums[1] = sums[0] + sums[1];
-    for (side = 0; side < 2; side++)
-        norm[side] = largest * sqrtf(sqrtf(sqrtf(sqrtf(sums[side]))));
+/* R dR/dlog s_c = R |u|_p share_c, where share_c is c's part of the p-th powers on its side.
+   Returns R. */
+static float awq__pull_sides(awq__sides *s, float up, float down, int symmetric) {
+    float sums[2], norm[2], r;
+    int i;
+    sums[0] = symmetric ? up + down : up;
+    sums[1] = symmetric ? up + down : down;
+    for (i = 0; i < 2; i++)
+        norm[i] = s->extreme[i] / AWQ__POWER_BASE * sqrtf(sqrtf(sqrtf(sqrtf(sums[i]))));
     r = norm[0] + norm[1];
-    for (side = 0; side < 2; side++)
-        pull[side] = sums[side] > 0 ? r * (b->symmetric ? r : norm[side]) / sums[side] : 0;
-    for (i = 0; i < n; i++) {
-        float above = u[i] > 0 ? 1.0f : 0.0f;
-        strain[i] += power[i] * (above * pull[0] + (1 - above) * pull[1]);
+    for (i = 0; i < 2; i++)
+        if (sums[i] > 0) s->pull[i] = r * (symmetric ? r : norm[i]) / sums[i];
+    return r;
+}
+
+/* The least and the largest of n inputs, a multiple of AWQ__LANES, and of those given. */
+static void awq__widen_lanes(const float *u, size_t n, float *lo, float *hi) {
+    float low[AWQ__LANES] = { 0 }, high[AWQ__LANES] = { 0 };
+    size_t i, l;
+    for (i = 0; i < n; i += AWQ__LANES)
+        for (l = 0; l < AWQ__LANES; l++) {
+            low[l] = u[i + l] < low[l] ? u[i + l] : low[l];
+            high[l] = u[i + l] > high[l] ? u[i + l] : high[l];
+        }
+    for (l = 0; l < AWQ__LANES; l++) {
+        *lo = low[l] < *lo ? low[l] : *lo;
+        *hi = high[l] > *hi ? high[l] : *hi;
     }
-    *range += (double)r * (double)r;
+}
+
+/* (2 v)^16 for v > 0, or 0; a choice here would become a branch. */
+static float awq__power_above(float v) {
+    v += awq__abs(v);
+    v *= v;
+    v *= v;
+    v *= v;
+    return v * v;
+}
+
+/* strain += R dR / dlog s of a group of n inputs, a multiple of AWQ__LANES. Returns R. */
+static float awq__add_strain_portable(const float *AWQ__RESTRICT u, size_t n, int symmetric,
+                                      float *AWQ__RESTRICT strain) {
+    float up[AWQ__LANES] = { 0 }, down[AWQ__LANES] = { 0 }, lo = 0, hi = 0, above, below, r;
+    awq__sides s;
+    size_t i, l;
+    awq__widen_lanes(u, n, &lo, &hi);
+    s = awq__sides_of(lo, hi, symmetric);
+    above = s.inverse[0] / 2;
+    below = s.inverse[1] / -2;
+    for (i = 0; i < n; i += AWQ__LANES)
+        for (l = 0; l < AWQ__LANES; l++) {
+            up[l] += awq__power_above(u[i + l] * above);
+            down[l] += awq__power_above(u[i + l] * below);
+        }
+    r = awq__pull_sides(&s, awq__fold_lanes(up), awq__fold_lanes(down), symmetric);
+    for (i = 0; i < n; i += AWQ__LANES)
+        for (l = 0; l < AWQ__LANES; l++)
+            strain[i + l] += awq__power_above(u[i + l] * above) * s.pull[0]
+                             + awq__power_above(u[i + l] * below) * s.pull[1];
+    return r;
 }
 
 static void awq__strain_row(const awq__balancing *b, size_t shard, size_t row) {
-    float *u = b->u + shard * b->in, *power = b->power + shard * b->in;
-    size_t m = 0, c, n;
+    float *u = b->u + shard * b->padded, *strain = b->strain + shard * b->padded;
+    double *range = b->range + shard * b->groups;
+    size_t m = 0, c, n, i;
     for (; row >= b->weights[m].rows; m++) row -= b->weights[m].rows;
-    b->k->load_scaled(awq__at(b->weights[m], row, 0), b->weights[m].dtype, b->scale, b->in, u);
-    for (c = 0; c < b->in; c += n) {
+    for (c = 0; c < b->in; c += n, range++) {
+        double r;
         n = awq__min(b->group_size, b->in - c);
-        awq__strain_group(b, u + c, n, power + c, b->strain + shard * b->in + c,
-                          b->range + shard * b->groups + c / b->group_size);
+        b->k->load_scaled(awq__at(b->weights[m], row, c), b->weights[m].dtype, b->scale + c, n, u);
+        for (i = n; i % AWQ__LANES; i++) u[i] = 0; /* which strain no one */
+        r = (double)b->k->add_strain(u, i, b->symmetric, strain + c);
+        *range += r * r;
     }
 }
 
 static void awq__strain_shards(void *arg, size_t begin, size_t end, size_t worker) {
     const awq__balancing *b = (const awq__balancing *)arg;
+    size_t rows = awq__ceil_div(b->rows, b->every);
     (void)worker;
     for (; begin < end; begin++) {
-        size_t row = b->rows * begin / AWQ__SHARDS, last = b->rows * (begin + 1) / AWQ__SHARDS;
-        memset(b->strain + begin * b->in, 0, b->in * sizeof *b->strain);
+        size_t row = rows * begin / AWQ__SHARDS, last = rows * (begin + 1) / AWQ__SHARDS;
+        memset(b->strain + begin * b->padded, 0, b->padded * sizeof *b->strain);
         memset(b->range + begin * b->groups, 0, b->groups * sizeof *b->range);
-        for (; row < last; row++) awq__strain_row(b, begin, row);
+        for (; row < last; row++) awq__strain_row(b, begin, row * b->every);
     }
 }
 
@@ -3700,7 +3741,7 @@ static void awq__balance_group(awq__balancing *b, size_t group) {
     least = AWQ__LEAST_SHARE * noise * range / (double)(end - begin);
     for (c = begin; c < end; c++) {
         double strain = 0;
-        for (i = 0; i < AWQ__SHARDS; i++) strain += (double)b->strain[i * b->in + c];
+        for (i = 0; i < AWQ__SHARDS; i++) strain += (double)b->strain[i * b->padded + c];
         b->noise[c] = awq__noise_of(b, c) * range + least;
         b->pull[c] = strain * noise + least;
     }
@@ -3759,6 +3800,7 @@ AWQDEF awq_status awq_balance(const awq_kernels *k, awq_quant quant, awq_tie tie
     awq__balancing b;
     awq__arena arena;
     size_t m, c, i, size;
+    double change = HUGE_VAL;
     if (!k || !scratch || !scale) return AWQ_ERR_NULL;
     AWQ__TRY(awq__check_quant(quant));
     AWQ__TRY(awq__check_weights(weights, weight_count));
@@ -3785,11 +3827,13 @@ AWQDEF awq_status awq_balance(const awq_kernels *k, awq_quant quant, awq_tie tie
     arena = awq__arena_of(scratch);
     awq__balance_layout(&b, &arena, b.in, b.groups);
     for (c = 0; c < b.in; c++) scale[c] = 1;
-    for (i = 0; i < AWQ__BALANCES; i++) {
+    b.every = b.rows / AWQ__ENOUGH | 1; /* odd: sees all places of heads of 2^n rows */
+    for (i = 0; i < AWQ__BALANCES && (b.every > 1 || change > AWQ__BALANCED); i++) {
+        if (change < AWQ__ROUGHLY || i == AWQ__BALANCES / 2) b.every = 1;
         awq__run(parallel, AWQ__SHARDS, 1, awq__strain_shards, &b);
         for (c = 0; c < b.groups; c++) awq__balance_group(&b, c);
         awq__share_pulls(&b, tie);
-        if (awq__balance_step(&b) < AWQ__BALANCED) break;
+        change = awq__balance_step(&b);
     }
     awq__centre_scale(scale, b.in);
     return AWQ_OK;
@@ -6549,6 +6593,7 @@ AWQDEF awq_kernels awq_kernels_portable(void) {
     k.widen_range = NULL;
     k.round_weights = NULL;
     k.grid_sums = NULL;
+    k.add_strain = NULL;
     k.add_products = NULL;
     k.squared_errors = NULL;
 #else
@@ -6556,6 +6601,7 @@ AWQDEF awq_kernels awq_kernels_portable(void) {
     k.widen_range = awq__widen_range_portable;
     k.round_weights = awq__round_weights_portable;
     k.grid_sums = awq__grid_sums_portable;
+    k.add_strain = awq__add_strain_portable;
     k.add_products = awq__add_products_portable;
     k.squared_errors = awq__squared_errors_portable;
 #endif
@@ -6613,6 +6659,8 @@ AWQDEF awq_kernels awq_kernels_best(void) {
 #undef AWQ__NORM
 #undef AWQ__BALANCES
 #undef AWQ__BALANCED
+#undef AWQ__ROUGHLY
+#undef AWQ__POWER_BASE
 #undef AWQ__LEAST_SHARE
 #undef AWQ__STRIP
 #undef AWQ__SHORTLIST

@@ -1607,6 +1607,43 @@ AWQ__AVX2 static void awq__grid_sums_avx2(const float *u, const float *ru, const
     }
 }
 
+AWQ__INLINE AWQ__AVX2 __m256 awq__power_avx2(__m256 v) {
+    v = _mm256_mul_ps(v, v);
+    v = _mm256_mul_ps(v, v);
+    v = _mm256_mul_ps(v, v);
+    return _mm256_mul_ps(v, v);
+}
+
+AWQ__AVX2 static float awq__add_strain_avx2(const float *u, size_t n, int symmetric,
+                                            float *strain) {
+    const __m256 zero = _mm256_setzero_ps();
+    __m256 up[2], down[2], above, below;
+    float lo = 0, hi = 0, r;
+    awq__sides s;
+    size_t i, j;
+    (void)awq__widen_range_avx2(u, n, &lo, &hi);
+    s = awq__sides_of(lo, hi, symmetric);
+    above = _mm256_set1_ps(s.inverse[0]);
+    below = _mm256_set1_ps(s.inverse[1]);
+    up[0] = up[1] = down[0] = down[1] = zero;
+    for (i = 0; i < n; i += 16)
+        AWQ__UNROLL for (j = 0; j < 2; j++) {
+            __m256 v = _mm256_loadu_ps(u + i + 8 * j), sign = _mm256_cmp_ps(v, zero, _CMP_LT_OQ);
+            v = awq__power_avx2(_mm256_mul_ps(v, _mm256_blendv_ps(above, below, sign)));
+            up[j] = _mm256_add_ps(up[j], _mm256_andnot_ps(sign, v));
+            down[j] = _mm256_add_ps(down[j], _mm256_and_ps(sign, v));
+        }
+    r = awq__pull_sides(&s, awq__fold_avx2(up[0], up[1]), awq__fold_avx2(down[0], down[1]),
+                        symmetric);
+    for (i = 0; i < n; i += 8) {
+        __m256 v = _mm256_loadu_ps(u + i), sign = _mm256_cmp_ps(v, zero, _CMP_LT_OQ), pull;
+        v = awq__power_avx2(_mm256_mul_ps(v, _mm256_blendv_ps(above, below, sign)));
+        pull = _mm256_blendv_ps(_mm256_set1_ps(s.pull[0]), _mm256_set1_ps(s.pull[1]), sign);
+        _mm256_storeu_ps(strain + i, _mm256_fmadd_ps(v, pull, _mm256_loadu_ps(strain + i)));
+    }
+    return r;
+}
+
 #define AWQ__TALL 6 /* rows and 2 vectors: 12 sums in 16 registers */
 
 /* y (rows, 8 vectors) += A X, one tile in registers */
@@ -1830,6 +1867,41 @@ AWQ__AVX512 static void awq__grid_sums_avx512(const float *u, const float *ru, c
     else if (count == 3) awq__zero_sums_avx512(u, ru, r, n, scale, zero, levels, 3, sums);
     else if (count == 2) awq__zero_sums_avx512(u, ru, r, n, scale, zero, levels, 2, sums);
     else awq__zero_sums_avx512(u, ru, r, n, scale, zero, levels, 1, sums);
+}
+
+AWQ__INLINE AWQ__AVX512 __m512 awq__power_avx512(__m512 v) {
+    v = _mm512_mul_ps(v, v);
+    v = _mm512_mul_ps(v, v);
+    v = _mm512_mul_ps(v, v);
+    return _mm512_mul_ps(v, v);
+}
+
+AWQ__AVX512 static float awq__add_strain_avx512(const float *u, size_t n, int symmetric,
+                                                float *strain) {
+    __m512 up = _mm512_setzero_ps(), down = up, above, below;
+    float lo = 0, hi = 0, r;
+    awq__sides s;
+    size_t i;
+    (void)awq__widen_range_avx512(u, n, &lo, &hi);
+    s = awq__sides_of(lo, hi, symmetric);
+    above = _mm512_set1_ps(s.inverse[0]);
+    below = _mm512_set1_ps(s.inverse[1]);
+    for (i = 0; i < n; i += 16) {
+        __m512 v = _mm512_loadu_ps(u + i);
+        __mmask16 sign = _mm512_movepi32_mask(_mm512_castps_si512(v));
+        v = awq__power_avx512(_mm512_mul_ps(v, _mm512_mask_blend_ps(sign, above, below)));
+        up = _mm512_mask_add_ps(up, (__mmask16)~sign, up, v);
+        down = _mm512_mask_add_ps(down, sign, down, v);
+    }
+    r = awq__pull_sides(&s, awq__fold_avx512(up), awq__fold_avx512(down), symmetric);
+    for (i = 0; i < n; i += 16) {
+        __m512 v = _mm512_loadu_ps(u + i), pull;
+        __mmask16 sign = _mm512_movepi32_mask(_mm512_castps_si512(v));
+        v = awq__power_avx512(_mm512_mul_ps(v, _mm512_mask_blend_ps(sign, above, below)));
+        pull = _mm512_mask_blend_ps(sign, _mm512_set1_ps(s.pull[0]), _mm512_set1_ps(s.pull[1]));
+        _mm512_storeu_ps(strain + i, _mm512_fmadd_ps(v, pull, _mm512_loadu_ps(strain + i)));
+    }
+    return r;
 }
 
 /* The first `bytes` of `rows` rows: what the next tile reads is on its way while this one works. */
@@ -2198,6 +2270,7 @@ static void awq__quantize_avx2(awq_kernels *k) {
     k->round_weights = awq__round_weights_avx2;
     k->round_errors = awq__round_errors_avx2;
     k->grid_sums = awq__grid_sums_avx2;
+    k->add_strain = awq__add_strain_avx2;
     k->add_products = awq__add_products_avx2;
     k->squared_errors = awq__squared_errors_avx2;
     k->gemm_to_rows16 = awq__gemm_to_rows16_avx2;
@@ -2213,6 +2286,7 @@ static void awq__quantize_avx512(awq_kernels *k) {
     k->round_weights = awq__round_weights_avx512;
     k->round_errors = awq__round_errors_avx512;
     k->grid_sums = awq__grid_sums_avx512;
+    k->add_strain = awq__add_strain_avx512;
     k->add_products = awq__add_products_avx512;
     k->squared_errors = awq__squared_errors_avx512;
     k->gemm_to_rows16 = awq__gemm_to_rows16_avx512;

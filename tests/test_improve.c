@@ -905,6 +905,107 @@ static void check_balanced(const problem *b, awq_tie tie, const float *h, float 
     }
 }
 
+/*  R and R dR / dlog s by their definitions; strain is added to.                                  */
+static void check_strain(const float *u, size_t n, int symmetric)
+{
+    float strain[256], range;
+    double sums[2] = { 0, 0 }, norms[2], r;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        strain[i] = (float)(i % 3);
+        sums[u[i] < 0 && !symmetric] += pow((double)u[i], 16);
+    }
+    if (symmetric) sums[1] = sums[0];
+    for (i = 0; i < 2; i++) norms[i] = pow(sums[i], 1.0 / 16);
+    r = norms[0] + norms[1];
+    range = kernels->add_strain(u, n, symmetric, strain);
+    assert_close(range, r, 1e-5 * r);
+    for (i = 0; i < n; i++) {
+        size_t side = u[i] < 0;
+        double share = sums[side] > 0 ? pow((double)u[i], 16) / sums[side] : 0;
+        assert_close((double)strain[i] - (double)(i % 3),
+                     r * (symmetric ? r : norms[side]) * share, 1e-4 * r * r + 1e-6);
+    }
+}
+
+TEST(strain_of_a_group_is_that_of_its_definition)
+{
+    rng r = { seed + 31 };
+    size_t n, i, kind;
+    (void)state;
+    for (n = 16; n <= 256; n += 48)
+        for (kind = 0; kind < 10; kind++) {
+            float u[256];
+            for (i = 0; i < n; i++) {
+                double v = rng_normal(&r);
+                if (kind / 2 == 1) v = magnitude(v);            /* a range of one side            */
+                if (kind / 2 == 2) v = -magnitude(v);
+                if (kind / 2 == 3 && v < 0) v *= 1e-4;          /* and one with hardly another    */
+                if (kind / 2 == 4) v = i == n / 2 ? 3 : 0;
+                u[i] = (float)v;
+            }
+            check_strain(u, n, kind % 2);
+        }
+}
+
+/*  Weights of which many rows are zero, and every third one is unlike the others: a look at some
+    of the rows misleads.                                                                         */
+static problem misleading_problem(pool *p, rng *r, size_t in, awq_quant quant, size_t rows)
+{
+    problem b = new_problem(p, r, in, quant);
+    size_t row, c;
+    b.out = rows;
+    b.weight = random_matrix(p, r, rows, in, 1);
+    for (row = 0; row < rows; row++)
+        for (c = 0; c < in; c++)
+            put(b.weight, row, c,
+                row % 7 == 2 ? 0 : at(b.weight, row, c) * (row % 3 == 0 && c % 2 ? 5 : 1));
+    return b;
+}
+
+TEST(many_rows_are_all_heard)
+{
+    rng r = { seed + 32 };
+    pool p = { .count = 0 };
+    awq_tie none = { 0, 0 };
+    problem b = misleading_problem(&p, &r, 20, (awq_quant){ 4, 12, 0, AWQ_F32 }, 2600);
+    float *s = pool_floats(&p, b.in);
+    (void)state;
+    balance(&p, &b, none, b.importance, s, NULL);
+    check_balanced(&b, none, b.importance, s);
+    end_problem(&p, &b);
+}
+
+TEST(every_kernel_set_balances_alike)
+{
+    const struct { size_t in; int group, symmetric; size_t rows, repeat; } cases[] = {
+        { 96, 32, 0, 50, 1 }, { 96, 32, 1, 3000, 3 }, { 77, 20, 0, 40, 1 }, { 33, 7, 1, 9, 1 },
+        { 150, 128, 0, 2100, 1 }, { 45, -1, 0, 30, 3 }, { 15, 1, 0, 20, 1 },
+    };
+    const awq_kernels portable = awq_kernels_portable();
+    rng r = { seed + 33 };
+    size_t i, c, with;
+    (void)state;
+    for (i = 0; i < COUNT(cases); i++) {
+        pool p = { .count = 0 };
+        awq_quant quant = { 4, cases[i].group, cases[i].symmetric, AWQ_F16 };
+        awq_tie tie = { cases[i].repeat, cases[i].in / cases[i].repeat };
+        problem b = misleading_problem(&p, &r, cases[i].in, quant, cases[i].rows);
+        float *s = pool_floats(&p, b.in), *expected = pool_floats(&p, b.in);
+        for (with = 0; with < 2; with++) {
+            const float *h = with ? b.importance : NULL;
+            const awq_kernels *tested = kernels;
+            balance(&p, &b, tie, h, s, NULL);
+            kernels = &portable;
+            balance(&p, &b, tie, h, expected, NULL);
+            kernels = tested;
+            for (c = 0; c < b.in; c++)
+                assert_close(s[c], expected[c], 1e-4 * (double)expected[c]);
+        }
+        end_problem(&p, &b);
+    }
+}
+
 TEST(balanced_scales_are_a_minimum)
 {
     const size_t sizes[] = { 1, 7, 64, 129, 192 };
@@ -1089,6 +1190,9 @@ int main(void)
         cmocka_unit_test(rounding_does_not_depend_on_the_split),
         cmocka_unit_test(silent_channels_are_rounded_to_nearest),
         cmocka_unit_test(bad_arguments_are_refused_before_the_first_write),
+        cmocka_unit_test(strain_of_a_group_is_that_of_its_definition),
+        cmocka_unit_test(many_rows_are_all_heard),
+        cmocka_unit_test(every_kernel_set_balances_alike),
         cmocka_unit_test(balanced_scales_are_a_minimum),
         cmocka_unit_test(silent_channels_are_balanced_within_reason),
         cmocka_unit_test(balance_refuses_before_the_first_write),
