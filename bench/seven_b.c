@@ -39,15 +39,18 @@ static const group groups[] = {
     { "down",     11008, 1, { 4096, 0, 0 },       { 1, 0, 0 } },
 };
 
-typedef enum step { NEAREST, SEARCH, CLIP, PACK, FIT, FACTOR, ROUND, ROUND_2, REFIT_2, STEPS } step;
+typedef enum step {
+    NEAREST, SEARCH, CLIP, PACK, FACTOR, BALANCE, FIT, ROUND, ROUND_2, REFIT_2, STEPS
+} step;
 
 static const struct { const char *name, *what; } steps[STEPS] = {
     { "nearest", "round to nearest: awq_quantize" },
     { "search",  "scales from a sketch: awq_search" },
     { "clip",    "bounds from a sketch: awq_clip_search" },
     { "pack",    "round and pack: awq_quantize_packed" },
-    { "fit",     "grids by weighted error: awq_fit" },
     { "factor",  "factor of H: awq_hessian_init" },
+    { "balance", "scales from innovations: awq_balance" },
+    { "fit",     "grids by weighted error: awq_fit" },
     { "round",   "Hessian rounding: awq_round" },
     { "round2",  "... and 2 passes of descent" },
     { "refit2",  "... and scales refitted before each" },
@@ -360,17 +363,29 @@ static void time_pack(job *j, awq_matrix weight, const float *clip)
     free(r.packed);
 }
 
-static void *time_factor(job *j, awq_hessian *h)
+/*  room: awq_hessian_size() bytes; scale: of the inputs, or NULL.                                */
+static void time_factor(job *j, const float *scale, void *room, awq_hessian *h)
 {
     timing *t = j->t;
-    size_t in = j->g->in_features, size = awq_hessian_size(in);
-    void *room = memory(size);
-    double n = (double)in;
+    double n = (double)j->g->in_features;
     watch w = start();
-    must(awq_hessian_init(&t->kernels, &j->stats, j->scale, 0.01, AWQ_ORDER_ACTIVATION, room, size,
-                          &t->parallel, h, NULL), "awq_hessian_init");
+    must(awq_hessian_init(&t->kernels, &j->stats, scale, 0.01, AWQ_ORDER_ACTIVATION, room,
+                          awq_hessian_size(j->g->in_features), &t->parallel, h, NULL),
+         "awq_hessian_init");
     note(t, FACTOR, w, n * n * n / 3, weight_bytes(j->g) / 2);
-    return room;
+}
+
+static void time_balance(job *j)
+{
+    timing *t = j->t;
+    awq_tie none = { 0, 0 };
+    size_t size = awq_balance_scratch_size(j->g->in_features);
+    void *scratch = memory(size);
+    watch w = start();
+    must(awq_balance(&t->kernels, t->quant, none, j->importance, j->weights, j->g->members, scratch,
+                     size, &t->parallel, j->scale, NULL), "awq_balance");
+    note(t, BALANCE, w, 0, weight_bytes(j->g) / 2);
+    free(scratch);
 }
 
 static void time_round(job *j, step s, awq_matrix weight, const awq_hessian *h)
@@ -408,19 +423,32 @@ static void from_sketches(job *j)
     }
 }
 
+/*  Importance, scales, and last the factor for x / s: what it says of x is known by then.        */
+static void prepare(job *j, void *room, awq_hessian *h)
+{
+    size_t in = j->g->in_features;
+    must(awq_stats_get(&j->stats, AWQ_SQ_MEAN, j->importance), "awq_stats_get");
+    if (!wants(j->t, FACTOR)) return;
+    time_factor(j, NULL, room, h);
+    memcpy(j->importance, h->innovation, in * sizeof *j->importance);
+    if (!wants(j->t, BALANCE)) return;
+    time_balance(j);
+    time_factor(j, j->scale, room, h);
+}
+
 static void with_hessian(job *j)
 {
     timing *t = j->t;
+    void *factor = memory(awq_hessian_size(j->g->in_features));
     awq_hessian h;
-    void *factor = wants(t, FACTOR) ? time_factor(j, &h) : NULL;
     size_t i;
-    must(awq_stats_get(&j->stats, AWQ_SQ_MEAN, j->importance), "awq_stats_get");
+    prepare(j, factor, &h);
     for (i = 0; i < j->g->members; i++) {
         rows_task r = { j, j->weights[i], FIT, NULL, 0, NULL };
         void *room = open_tensor(j, r.weight);
         step s;
         time_rows(&r);
-        for (s = ROUND; factor && s <= REFIT_2; s = (step)(s + 1))
+        for (s = ROUND; s <= REFIT_2; s = (step)(s + 1))
             if (wants(t, s)) time_round(j, s, r.weight, &h);
         free(room);
     }
@@ -482,7 +510,7 @@ static void print_sum(const timing *t, const char *what, unsigned which)
             wall += t->figures[s].wall * times;
             cpu += t->figures[s].cpu * times;
         }
-    printf("%-40s %6.1f min, %.1f min of each of %zu processors\n", what, wall / 60,
+    printf("%-70s %6.1f min, %.1f min of each of %zu processors\n", what, wall / 60,
            cpu / 60 / (double)t->pool.workers, t->pool.workers);
 }
 
@@ -512,11 +540,8 @@ static void print_results(const timing *t)
     print_steps(t);
     printf("\nAll %d layers:\n", LAYERS);
     print_sum(t, "AWQ with clip, from sketches", BIT(SEARCH) | BIT(CLIP) | BIT(PACK));
-    print_sum(t, "search, fit, round", BIT(SEARCH) | BIT(FIT) | BIT(FACTOR) | BIT(ROUND));
-    print_sum(t, "search, fit, round, 2 passes",
-              BIT(SEARCH) | BIT(FIT) | BIT(FACTOR) | BIT(ROUND_2));
-    print_sum(t, "search, fit, round, 2 passes and refits",
-              BIT(SEARCH) | BIT(FIT) | BIT(FACTOR) | BIT(REFIT_2));
+    print_sum(t, "factor, balance, fit, factor for x / s, round with 2 passes and refits",
+              BIT(FACTOR) | BIT(BALANCE) | BIT(FIT) | BIT(REFIT_2));
     print_memory(t);
 }
 
@@ -530,7 +555,7 @@ static size_t number(const char *text)
     return value;
 }
 
-/*  Names divided by commas; rounding needs grids, and its factor.                                */
+/*  Names divided by commas, and what they need.                                                  */
 static unsigned chosen_steps(char *list)
 {
     unsigned chosen = 0;
@@ -539,10 +564,11 @@ static unsigned chosen_steps(char *list)
         size_t s = 0;
         while (s < STEPS && strcmp(name, steps[s].name) != 0) s++;
         if (s == STEPS)
-            stop(name, "no such step: nearest search clip pack fit factor round round2 refit2");
+            stop(name, "no such step: nearest search clip pack factor balance fit round round2 refit2");
         chosen |= 1u << s;
     }
-    if (chosen & (BIT(ROUND) | BIT(ROUND_2) | BIT(REFIT_2))) chosen |= BIT(FACTOR);
+    if (chosen & (BIT(ROUND) | BIT(ROUND_2) | BIT(REFIT_2))) chosen |= BIT(BALANCE);
+    if (chosen & BIT(BALANCE)) chosen |= BIT(FACTOR);
     if (chosen & BIT(FACTOR)) chosen |= BIT(FIT);
     return chosen;
 }
