@@ -11,6 +11,7 @@ typedef struct input {
     awq_stats stats;
     void *memory;               /* of the statistics */
     float *scale;
+    float *importance;          /* what of a channel the others do not tell; for grids */
 } input;
 
 typedef struct pipeline {
@@ -23,7 +24,7 @@ typedef struct pipeline {
     unsigned char **packed;     /* [linears], then the embedding */
     float *value, *value_bias;  /* v of every layer, folded: [layers][dim][dim], [layers][dim] */
     float *candidate;           /* a scale */
-    float *clip_max, *importance;
+    float *clip_max;
     awq_hessian hessian;        /* of the current group */
     void *hessian_memory;
     awq_tensor tensor;          /* the current linear, if it is improved */
@@ -73,7 +74,9 @@ static bool start_input(pipeline *p, size_t layer, size_t group)
     awq_where where = { 0, 0, 0 };
 
     in->scale = malloc(l->in_features * sizeof *in->scale);
-    if (!in->scale || !reserve(p, &in->memory, size)) return fail(p->why, "out of memory");
+    in->importance = malloc(l->in_features * sizeof *in->importance);
+    if (!in->scale || !in->importance || !reserve(p, &in->memory, size))
+        return fail(p->why, "out of memory");
     return check(p, awq_stats_init(&in->stats, l->in_features, 0, 1, 0, in->memory, size), where,
                  l->name, "statistics");
 }
@@ -103,7 +106,17 @@ static bool calibrate(pipeline *p, const passages *texts)
     return watch_passages(p->e, texts, "calibrating", &watch, p->why);
 }
 
-/* ---- search and fold ------------------------------------------------------------------------- */
+/* ---- scales, and fold ------------------------------------------------------------------------ */
+
+static size_t weights_of(const pipeline *p, size_t layer, input_group group,
+                         awq_matrix weights[LINEARS])
+{
+    size_t i;
+
+    for (i = 0; i < group_count(group); i++)
+        weights[i] = weight_of(linear_of(p, layer, group_first(group) + i));
+    return i;
+}
 
 static bool search_by(pipeline *p, awq_preset rule, size_t layer, input_group group, float *scale,
                       awq_search_result *result)
@@ -111,17 +124,15 @@ static bool search_by(pipeline *p, awq_preset rule, size_t layer, input_group gr
     awq_search_config config = awq_search_preset(rule, p->options->quant);
     input *in = input_of(p, layer, group);
     awq_inputs inputs = { AWQ_LOSS_GRAM, &in->stats, { NULL, 0, 0, 0, AWQ_F32 }, NULL, NULL, NULL };
-    size_t count = group_count(group), i, size;
-    linear *first = linear_of(p, layer, group_first(group));
     awq_matrix weights[LINEARS];
+    size_t count = weights_of(p, layer, group, weights);
+    size_t size = awq_search_scratch_size(&inputs, weights, count, &p->parallel);
     awq_where where = { 0, 0, 0 };
 
-    for (i = 0; i < count; i++) weights[i] = weight_of(&first[i]);
-    size = awq_search_scratch_size(&inputs, weights, count, &p->parallel);
     if (!reserve(p, &p->work, size)) return false;
     return check(p, awq_search(&p->kernels, &config, &inputs, weights, count, p->work, size,
                                &p->parallel, scale, NULL, result, &where),
-                 where, first->name, "search");
+                 where, linear_of(p, layer, group_first(group))->name, "search");
 }
 
 /*  The better of two rules that make scales, by the output error on the calibration text. */
@@ -137,6 +148,35 @@ static bool search_group(pipeline *p, size_t layer, input_group group)
         memcpy(scale, p->candidate,
                linear_of(p, layer, group_first(group))->in_features * sizeof *scale);
     return true;
+}
+
+/*  scale: of the inputs, or NULL. */
+static bool factor(pipeline *p, input *in, const float *scale, const linear *l)
+{
+    size_t size = awq_hessian_size(l->in_features);
+    awq_where where = { 0, 0, 0 };
+
+    if (!reserve(p, &p->hessian_memory, size)) return false;
+    return check(p, awq_hessian_init(&p->kernels, &in->stats, scale, DAMPING, AWQ_ORDER_ACTIVATION,
+                                     p->hessian_memory, size, &p->parallel, &p->hessian, &where),
+                 where, l->name, "factoring the Gram matrix");
+}
+
+static bool balance_group(pipeline *p, size_t layer, input_group group)
+{
+    const linear *first = linear_of(p, layer, group_first(group));
+    input *in = input_of(p, layer, group);
+    size_t size = awq_balance_scratch_size(first->in_features), count;
+    awq_matrix weights[LINEARS];
+    awq_tie none = { 0, 0 };
+    awq_where where = { 0, 0, 0 };
+
+    if (!factor(p, in, NULL, first) || !reserve(p, &p->work, size)) return false;
+    memcpy(in->importance, p->hessian.innovation, first->in_features * sizeof *in->importance);
+    count = weights_of(p, layer, group, weights);
+    return check(p, awq_balance(&p->kernels, p->options->quant, none, in->importance, weights, count,
+                                p->work, size, &p->parallel, in->scale, &where),
+                 where, first->name, "balancing");
 }
 
 /*  o's scale goes into the rows of v. The other inputs come out of norms that feed the residual too,
@@ -179,19 +219,6 @@ static bool clip(pipeline *p, const input *in, const linear *l)
                  where, l->name, "clip search");
 }
 
-static bool factor(pipeline *p, input *in, const linear *l)
-{
-    size_t size = awq_hessian_size(l->in_features);
-    awq_where where = { 0, 0, 0 };
-    awq_status status;
-
-    if (!reserve(p, &p->hessian_memory, size)) return false;
-    status = awq_hessian_init(&p->kernels, &in->stats, in->scale, DAMPING, AWQ_ORDER_ACTIVATION,
-                              p->hessian_memory, size, &p->parallel, &p->hessian, &where);
-    if (status == AWQ_OK) status = awq_stats_get(&in->stats, AWQ_SQ_MEAN, p->importance);
-    return check(p, status, where, l->name, "factoring the Gram matrix");
-}
-
 /*  Quantizes a linear to p->tensor. */
 static bool improve(pipeline *p, const input *in, const linear *l)
 {
@@ -205,7 +232,7 @@ static bool improve(pipeline *p, const input *in, const linear *l)
     status = awq_tensor_init(&p->tensor, quant, l->out_features, l->in_features, p->tensor_memory,
                              size);
     if (status == AWQ_OK)
-        status = awq_fit(&p->kernels, weight_of(l), in->scale, p->importance, &p->tensor, 0,
+        status = awq_fit(&p->kernels, weight_of(l), in->scale, in->importance, &p->tensor, 0,
                          l->out_features, &where);
     size = awq_round_scratch_size(l->in_features, &p->parallel);
     if (!reserve(p, &p->work, size)) return false;
@@ -243,7 +270,7 @@ static bool pack_group(pipeline *p, size_t layer, input_group group)
     input *in = input_of(p, layer, group);
     size_t which = group_first(group), end = which + group_count(group);
 
-    if (better && !factor(p, in, linear_of(p, layer, which))) return false;
+    if (better && !factor(p, in, in->scale, linear_of(p, layer, which))) return false;
     for (; which < end; which++) {
         linear *l = linear_of(p, layer, which);
         bool clipped = !plain && !better && which != LINEAR_Q && which != LINEAR_K;
@@ -262,7 +289,9 @@ static bool quantize_layer(pipeline *p, size_t layer)
     size_t group;
 
     for (group = 0; !p->options->plain && group < INPUTS; group++)
-        if (!search_group(p, layer, (input_group)group)) return false;
+        if (p->options->improve ? !balance_group(p, layer, (input_group)group)
+                                : !search_group(p, layer, (input_group)group))
+            return false;
     if (!p->options->plain && !fold(p, layer)) return false;
     for (group = 0; group < INPUTS; group++)
         if (!pack_group(p, layer, (input_group)group)) return false;
@@ -301,9 +330,8 @@ static bool open_pipeline(pipeline *p)
     p->value_bias = malloc(e->layers * e->dim * sizeof *p->value_bias);
     p->clip_max = malloc(widest * e->dim * sizeof *p->clip_max);
     p->candidate = malloc(widest * sizeof *p->candidate);
-    p->importance = malloc(widest * sizeof *p->importance);
     if (!p->out.linears || !p->inputs || !p->packed || !p->value || !p->value_bias || !p->clip_max
-        || !p->candidate || !p->importance)
+        || !p->candidate)
         return fail(p->why, "out of memory");
     memcpy(p->out.linears, e->linears, linears * sizeof *p->out.linears);
     return true;
@@ -316,6 +344,7 @@ static void close_pipeline(pipeline *p)
     for (i = 0; p->inputs && i < p->e->layers * INPUTS; i++) {
         free(p->inputs[i].memory);
         free(p->inputs[i].scale);
+        free(p->inputs[i].importance);
     }
     for (i = 0; p->packed && i <= p->e->layers * LINEARS; i++) free(p->packed[i]);
     free(p->out.linears);
@@ -325,7 +354,6 @@ static void close_pipeline(pipeline *p)
     free(p->value_bias);
     free(p->candidate);
     free(p->clip_max);
-    free(p->importance);
     free(p->hessian_memory);
     free(p->tensor_memory);
     free(p->work);
