@@ -166,6 +166,7 @@ static void every_format_has_its_row(void **state)
     free(text);
     text = printed(print_ggml, &options);
     assert_int_equal(count_of(text, "\n| g"), 6);
+    assert_int_equal(count_of(text, "\n| ours, sizes "), 2);
     free(text);
     options.ggml = "no/such/library.so";
     assert_refused(print_ggml(&s, &options, &why), "no/such/library.so");
