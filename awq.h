@@ -986,6 +986,11 @@ struct awq_kernels {
     void (*add_products)(float *y, size_t y_stride, size_t rows, size_t n, const float *a,
                          size_t a_stride, size_t a_step, const float *x, size_t x_stride,
                          size_t count);
+    /* the same for at most 128 rows and 128 products, as good as fp32 but for 2^-14 of each;
+       room: 84 KiB, aligned to 64. NULL: add_products */
+    void (*add_part)(float *y, size_t y_stride, size_t rows, size_t n, const float *a,
+                     size_t a_stride, size_t a_step, const float *x, size_t x_stride, size_t count,
+                     void *room);
     void (*squared_errors)(const float *d, size_t rows, size_t d_stride, const float *xt,
                            size_t cols, size_t xt_stride, size_t tokens,
                            const float *token_weight, double *sums);
@@ -1429,6 +1434,7 @@ static void awq__add_products_portable(float *y, size_t y_stride, size_t rows, s
 
 #define AWQ__BLOCK 128 /* tokens accumulated at a time with a Gram matrix: it is large */
 #define AWQ__ROWS 4    /* rows of a matrix handled together */
+#define AWQ__SQUARE (AWQ__CHUNK * AWQ__CHUNK)
 #define AWQ__STRIP 64  /* columns of a large product at a time: AWQ__CHUNK rows fit the L1 cache */
 
 static size_t awq__block_tokens(int with_gram) { return with_gram ? AWQ__BLOCK : 32; }
@@ -3345,7 +3351,6 @@ AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *
 
 /* ---- the factor of H: blocked Cholesky, AWQ__CHUNK columns at a time ------------------------- */
 
-#define AWQ__SQUARE (AWQ__CHUNK * AWQ__CHUNK)
 
 typedef struct awq__factoring {
     const awq_kernels *k;
@@ -3872,7 +3877,8 @@ typedef struct awq__round_rows {
     float *change;            /* [AWQ__SOON][stride] of e */
     float *scale, *zero;      /* [stride] grids of the group at work */
     double *ev, *vv;          /* [stride] e H v and v H v of that group */
-    float *corner, *part;     /* [AWQ__CHUNK][AWQ__CHUNK] of L or H */
+    float *corner;            /* [AWQ__CHUNK][AWQ__CHUNK] of H */
+    float *part;              /* the same of L or H, and room for more */
 } awq__round_rows;
 
 /* wide: groups of several blocks are refitted, which takes more memory per row: fewer rows. */
@@ -3895,7 +3901,7 @@ static void awq__round_layout(awq__round_rows *r, awq__arena *arena, size_t in, 
     r->ev = (double *)awq__take(arena, r->stride, sizeof(double));
     r->vv = (double *)awq__take(arena, r->stride, sizeof(double));
     r->corner = (float *)awq__take(arena, AWQ__SQUARE, sizeof(float));
-    r->part = (float *)awq__take(arena, AWQ__SQUARE, sizeof(float));
+    r->part = (float *)awq__take(arena, AWQ__SQUARE + 40 * AWQ__CHUNK, sizeof(float));
 }
 
 static size_t awq__round_work(size_t in) {
@@ -3911,12 +3917,6 @@ AWQDEF size_t awq_round_scratch_size(size_t in_features, const awq_parallel *par
         awq__add(awq__mul(awq__workers(parallel), awq__round_work(in_features)), 64));
 }
 
-/* A part (rows, n) of a matrix of `in` columns, dense. */
-static void awq__copy_part(const float *from, size_t in, size_t rows, size_t n, float *to) {
-    size_t i;
-    for (i = 0; i < rows; i++) memcpy(to + i * n, from + i * in, n * sizeof *to);
-}
-
 /* y (n, lanes) += A (n, count) X (count, lanes) */
 static void awq__add_lanes(const awq__round_rows *r, float *y, size_t n, const float *a,
                            size_t a_stride, size_t a_step, const float *x, size_t count) {
@@ -3924,6 +3924,21 @@ static void awq__add_lanes(const awq__round_rows *r, float *y, size_t n, const f
     for (lane = 0; lane < r->lanes; lane += AWQ__STRIP)
         r->task->k->add_products(y + lane, r->stride, n, awq__min(AWQ__STRIP, r->lanes - lane), a,
                                  a_stride, a_step, x + lane, r->stride, count);
+}
+
+/* The same for a part of a large matrix, n and count at most AWQ__CHUNK, a_stride or a_step 1: read
+   from a dense copy. */
+static void awq__add_part(const awq__round_rows *r, float *y, size_t n, const float *a,
+                          size_t a_stride, size_t a_step, const float *x, size_t count) {
+    size_t i, lines = a_step == 1 ? n : count, length = a_step == 1 ? count : n;
+    if (r->task->k->add_part) {
+        r->task->k->add_part(y, r->stride, n, r->lanes, a, a_stride, a_step, x, r->stride, count,
+                             r->part);
+        return;
+    }
+    for (i = 0; i < lines; i++)
+        memcpy(r->part + i * length, a + i * (a_step == 1 ? a_stride : a_step), length * sizeof *a);
+    awq__add_lanes(r, y, n, r->part, a_step == 1 ? length : 1, a_step == 1 ? 1 : length, x, count);
 }
 
 /* y (columns [begin, begin + n)) += M^T x, rows [first, last) of M, which stand above or below:
@@ -3934,8 +3949,7 @@ static void awq__add_rows_of(awq__round_rows *r, float *y, size_t begin, size_t 
     size_t in = h->in_features, j, count;
     for (j = first; j < last; j += count) {
         count = awq__min(AWQ__CHUNK, last - j);
-        awq__copy_part(h->gram + j * in + begin, in, count, n, r->part);
-        awq__add_lanes(r, y, n, r->part, 1, n, x + j * r->stride, count);
+        awq__add_part(r, y, n, h->gram + j * in + begin, 1, in, x + j * r->stride, count);
     }
 }
 
@@ -3946,8 +3960,7 @@ static void awq__add_columns_of(awq__round_rows *r, float *y, size_t begin, size
     size_t in = h->in_features, j, count;
     for (j = first; j < last; j += count) {
         count = awq__min(AWQ__CHUNK, last - j);
-        awq__copy_part(h->gram + begin * in + j, in, n, count, r->part);
-        awq__add_lanes(r, y, n, r->part, count, 1, x + j * r->stride, count);
+        awq__add_part(r, y, n, h->gram + begin * in + j, in, 1, x + j * r->stride, count);
     }
 }
 
@@ -4151,7 +4164,7 @@ static void awq__refit_block(awq__round_rows *r, size_t begin, size_t n) {
         awq__load_grids(r, (begin + first) / size);
         awq__load_steps(r, begin + first, count, r->v);
         awq__clear_lanes(r, vh, n - first);
-        awq__add_lanes(r, vh, n - first, r->corner + first * n + first, 1, n, r->v, count);
+        awq__add_part(r, vh, n - first, r->corner + first * n + first, 1, n, r->v, count);
         awq__clear_refit_sums(r);
         awq__add_refit_sums(r, rest, r->v, vh, NULL, count);
         awq__refit_scales(r, (begin + first) / size, r->change);
@@ -4169,7 +4182,7 @@ static void awq__refit_part(awq__round_rows *r, size_t begin, size_t n, int is_l
     awq__load_grids(r, group);
     awq__load_steps(r, begin, n, v);
     awq__clear_lanes(r, r->block_v, n);
-    awq__add_lanes(r, r->block_v, n, r->corner, 1, n, v, n);
+    awq__add_part(r, r->block_v, n, r->corner, 1, n, v, n);
     awq__add_refit_sums(r, r->block, v, r->block_v, r->beside + begin * r->stride, n);
     if (!is_last) return;
     awq__refit_scales(r, group, r->change);
@@ -4210,7 +4223,7 @@ static void awq__visit(awq__round_rows *r, size_t begin, size_t n, int back) {
     memcpy(r->block, product, n * r->stride * sizeof *product);
     awq__one_side(r, product, begin, n, r->error, 0, in, back);
     awq__load_corner(r, begin, n);
-    awq__add_lanes(r, r->block, n, r->corner, 1, n, r->error + begin * r->stride, n);
+    awq__add_part(r, r->block, n, r->corner, 1, n, r->error + begin * r->stride, n);
     awq__add_to(r, r->block, product, n);
     if (r->beside)
         awq__one_side(r, r->beside + begin * r->stride, begin, n, r->v, start, end, back);
@@ -6606,6 +6619,7 @@ AWQDEF awq_kernels awq_kernels_portable(void) {
     k.squared_errors = awq__squared_errors_portable;
 #endif
     k.round_errors = NULL;
+    k.add_part = NULL;
     k.gemm_to_rows16 = NULL;
     k.rows16_to_gemm = NULL;
     return k;

@@ -1344,7 +1344,8 @@ static void awq__matmul_avx512vnni(const awq_packed *packed, const awq_prepared 
 #if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
 #define AWQ__HAS_AMX /* the compiler knows it */
 #define AWQ__AMX                                                                                   \
-    AWQ__TARGET("amx-tile,amx-int8,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+    AWQ__TARGET("amx-tile,amx-int8,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,"   \
+                "fma,f16c")
 #endif
 
 #ifdef AWQ__HAS_AMX
@@ -1961,6 +1962,212 @@ AWQ__AVX512 static void awq__add_products_avx512(float *y, size_t y_stride, size
         }
     }
 }
+
+#ifdef AWQ__HAS_AMX
+
+/* Products of fp32 in bf16 tiles: x = high + low but for 2^-16 of it, and of the four products the
+   one of both lows is left out. What is read is put into tiles first: 16 rows of 16 words, a word
+   two neighbours of a sum. A step takes 32 of the sum for 32 rows and 32 columns. */
+#define AWQ__AMX_STEP 32
+#define AWQ__AMX_WORDS 256 /* of a tile */
+
+AWQ__INLINE AWQ__AMX __m512i awq__bf16_amx(__m512 x) { /* rounded, in the upper half */
+    return _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000)),
+                            _mm512_set1_epi32((int)0xffff0000u));
+}
+
+AWQ__INLINE AWQ__AMX void awq__split_amx(__m512 even, __m512 odd, __m512i *high, __m512i *low) {
+    __m512i e = awq__bf16_amx(even), o = awq__bf16_amx(odd);
+    *high = _mm512_or_si512(_mm512_srli_epi32(e, 16), o);
+    e = awq__bf16_amx(_mm512_sub_ps(even, _mm512_castsi512_ps(e)));
+    o = awq__bf16_amx(_mm512_sub_ps(odd, _mm512_castsi512_ps(o)));
+    *low = _mm512_or_si512(_mm512_srli_epi32(e, 16), o);
+}
+
+/* The 16 words m[0 .. 15][i] to m[i]. */
+AWQ__INLINE AWQ__AMX void awq__turn_amx(__m512i m[16]) {
+    __m512i t[16];
+    size_t i;
+    AWQ__UNROLL for (i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(m[i], m[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(m[i], m[i + 1]);
+    }
+    AWQ__UNROLL for (i = 0; i < 16; i++) {
+        size_t at = i / 4 * 4 + i % 4 / 2;
+        m[i] = i % 2 ? _mm512_unpackhi_epi64(t[at], t[at + 2])
+                     : _mm512_unpacklo_epi64(t[at], t[at + 2]);
+    }
+    AWQ__UNROLL for (i = 0; i < 4; i++) {
+        __m512i a = _mm512_shuffle_i32x4(m[i], m[4 + i], 0x88);
+        __m512i b = _mm512_shuffle_i32x4(m[i], m[4 + i], 0xdd);
+        __m512i c = _mm512_shuffle_i32x4(m[8 + i], m[12 + i], 0x88);
+        __m512i d = _mm512_shuffle_i32x4(m[8 + i], m[12 + i], 0xdd);
+        t[i] = _mm512_shuffle_i32x4(a, c, 0x88);
+        t[8 + i] = _mm512_shuffle_i32x4(a, c, 0xdd);
+        t[4 + i] = _mm512_shuffle_i32x4(b, d, 0x88);
+        t[12 + i] = _mm512_shuffle_i32x4(b, d, 0xdd);
+    }
+    AWQ__UNROLL for (i = 0; i < 16; i++) m[i] = t[i];
+}
+
+/* Two lines of 16 from rows of x as they stand, the second one if there is one: words of 16
+   columns. Lines and columns beyond the last are 0. */
+AWQ__INLINE AWQ__AMX void awq__lines_amx(const float *x, size_t stride, size_t lines, size_t n,
+                                         __m512i *high, __m512i *low) {
+    __mmask16 some = n ? awq__lanes_avx512(n, 0) : 0;
+    awq__split_amx(_mm512_maskz_loadu_ps(lines > 0 ? some : 0, x),
+                   _mm512_maskz_loadu_ps(lines > 1 ? some : 0, x + stride), high, low);
+}
+
+/* 16 rows and a step of A: those of a column stand together. */
+AWQ__INLINE AWQ__AMX void awq__fill_columns_amx(const float *a, size_t a_step, size_t rows,
+                                                size_t count, uint32_t *high, uint32_t *low) {
+    __m512i h[16], l[16];
+    size_t j;
+    AWQ__UNROLL for (j = 0; j < 16; j++)
+        awq__lines_amx(a + 2 * j * a_step, a_step, count - awq__min(2 * j, count), rows, h + j,
+                       l + j);
+    awq__turn_amx(h);
+    awq__turn_amx(l);
+    AWQ__UNROLL for (j = 0; j < 16; j++) {
+        _mm512_store_si512(high + 16 * j, h[j]);
+        _mm512_store_si512(low + 16 * j, l[j]);
+    }
+}
+
+/* The same where those of a row do. */
+AWQ__INLINE AWQ__AMX void awq__fill_rows_amx(const float *a, size_t a_stride, size_t rows,
+                                             size_t count, uint32_t *high, uint32_t *low) {
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    __mmask16 first = awq__lanes_avx512(count, 0);
+    __mmask16 second = count > 16 ? awq__lanes_avx512(count, 16) : 0;
+    size_t r;
+    for (r = 0; r < 16; r++, high += 16, low += 16) {
+        __m512 x = _mm512_maskz_loadu_ps(r < rows ? first : 0, a + r * a_stride);
+        __m512 y = _mm512_maskz_loadu_ps(r < rows ? second : 0, a + r * a_stride + 16);
+        __m512i h, l;
+        awq__split_amx(_mm512_permutex2var_ps(x, even, y), _mm512_permutex2var_ps(x, odd, y), &h,
+                       &l);
+        _mm512_store_si512(high, h);
+        _mm512_store_si512(low, l);
+    }
+}
+
+/* A as [32 rows][steps][high, low][16 rows] tiles */
+AWQ__AMX static void awq__fill_part_amx(const float *a, size_t a_stride, size_t a_step, size_t rows,
+                                        size_t count, uint32_t *tiles) {
+    size_t r, k, half;
+    for (r = 0; r < rows; r += AWQ__AMX_STEP)
+        for (k = 0; k < count; k += AWQ__AMX_STEP, tiles += 4 * AWQ__AMX_WORDS)
+            for (half = 0; half < 2; half++) {
+                size_t first = awq__min(r + 16 * half, rows);
+                const float *from = a + first * a_stride + k * a_step;
+                uint32_t *high = tiles + half * AWQ__AMX_WORDS, *low = high + 2 * AWQ__AMX_WORDS;
+                if (a_step == 1)
+                    awq__fill_rows_amx(from, a_stride, rows - first, count - k, high, low);
+                else awq__fill_columns_amx(from, a_step, rows - first, count - k, high, low);
+            }
+}
+
+/* 32 columns of X as [steps][high, low][16 columns] tiles; the next ones are asked for. */
+AWQ__AMX static void awq__fill_strip_amx(const float *x, size_t x_stride, size_t n, size_t count,
+                                         uint32_t *tiles) {
+    const __mmask16 left = awq__lanes_avx512(n, 0), right = n > 16 ? awq__lanes_avx512(n, 16) : 0;
+    size_t line, lines = awq__align(count, AWQ__AMX_STEP);
+    for (line = 0; line < lines; line += 2, x += 2 * x_stride) {
+        uint32_t *to = tiles + line / AWQ__AMX_STEP * 4 * AWQ__AMX_WORDS +
+                       line % AWQ__AMX_STEP / 2 * 16;
+        const __mmask16 even = line < count ? 0xffff : 0, odd = line + 1 < count ? 0xffff : 0;
+        __m512i high, low;
+        awq__ask_for(x + AWQ__AMX_STEP, x_stride, 2, 128);
+        awq__split_amx(_mm512_maskz_loadu_ps(even & left, x),
+                       _mm512_maskz_loadu_ps(odd & left, x + x_stride), &high, &low);
+        _mm512_store_si512(to, high);
+        _mm512_store_si512(to + 2 * AWQ__AMX_WORDS, low);
+        awq__split_amx(_mm512_maskz_loadu_ps(even & right, x + 16),
+                       _mm512_maskz_loadu_ps(odd & right, x + x_stride + 16), &high, &low);
+        _mm512_store_si512(to + AWQ__AMX_WORDS, high);
+        _mm512_store_si512(to + 3 * AWQ__AMX_WORDS, low);
+    }
+}
+
+/* sum[4 tiles] of 32 rows and 32 columns */
+AWQ__INLINE AWQ__AMX void awq__products_amx(const uint32_t *a, const uint32_t *x, size_t count,
+                                            float *sum) {
+    const size_t tile = AWQ__AMX_WORDS;
+    size_t k;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (k = 0; k < count; k += AWQ__AMX_STEP, a += 4 * tile, x += 4 * tile) {
+        _tile_loadd(4, a, 64);
+        _tile_loadd(6, x + 2 * tile, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, x + 3 * tile, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, a + tile, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+        _tile_loadd(6, x, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, x + tile, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+        _tile_loadd(4, a + 2 * tile, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, a + 3 * tile, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, sum, 64);
+    _tile_stored(1, sum + tile, 64);
+    _tile_stored(2, sum + 2 * tile, 64);
+    _tile_stored(3, sum + 3 * tile, 64);
+}
+
+AWQ__INLINE AWQ__AMX void awq__add_tiles_amx(float *y, size_t y_stride, size_t rows, size_t n,
+                                             const float *sum) {
+    __mmask16 left = awq__lanes_avx512(n, 0), right = n > 16 ? awq__lanes_avx512(n, 16) : 0;
+    size_t r;
+    for (r = 0; r < rows; r++, y += y_stride) {
+        const float *from = sum + r / 16 * 2 * AWQ__AMX_WORDS + r % 16 * 16;
+        _mm512_mask_storeu_ps(y, left, _mm512_add_ps(_mm512_maskz_loadu_ps(left, y),
+                                                     _mm512_load_ps(from)));
+        _mm512_mask_storeu_ps(y + 16, right,
+                              _mm512_add_ps(_mm512_maskz_loadu_ps(right, y + 16),
+                                            _mm512_load_ps(from + AWQ__AMX_WORDS)));
+    }
+}
+
+AWQ__AMX static void awq__add_part_amx(float *y, size_t y_stride, size_t rows, size_t n,
+                                       const float *a, size_t a_stride, size_t a_step,
+                                       const float *x, size_t x_stride, size_t count, void *room) {
+    uint32_t *part = (uint32_t *)room, *strip = part + AWQ__SQUARE;
+    float *sum = (float *)(strip + AWQ__AMX_STEP * AWQ__CHUNK);
+    size_t steps = awq__ceil_div(count, AWQ__AMX_STEP), i, r;
+    awq__fill_part_amx(a, a_stride, a_step, rows, count, part);
+    awq__begin_amx();
+    for (i = 0; i < n; i += AWQ__AMX_STEP) {
+        size_t columns = awq__min(AWQ__AMX_STEP, n - i);
+        awq__fill_strip_amx(x + i, x_stride, columns, count, strip);
+        AWQ__MEMORY_BARRIER; /* the tile intrinsics do not say what they read */
+        for (r = 0; r < rows; r += AWQ__AMX_STEP) {
+            awq__products_amx(part + r / AWQ__AMX_STEP * steps * 4 * AWQ__AMX_WORDS, strip, count,
+                              sum);
+            AWQ__MEMORY_BARRIER;
+            awq__add_tiles_amx(y + r * y_stride + i, y_stride, awq__min(AWQ__AMX_STEP, rows - r),
+                               columns, sum);
+        }
+    }
+    awq__end_amx();
+}
+
+#endif /* AWQ__HAS_AMX */
 
 #define AWQ__LOSS_TILES 3 /* of 16 tokens, and 4 rows: 12 sums hide the latency of a product */
 
@@ -3177,6 +3384,9 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
 #ifdef AWQ__HAS_AMX
     if ((features & amx) == amx)
         out[n++] = awq__slot_kernels("amx", awq__prepare_avx2, awq__matmul_amx);
+#ifndef AWQ_INFERENCE_ONLY
+    if (n) out[0].add_part = awq__add_part_amx;
+#endif
 #endif
     if ((features & avx512vnni) == avx512vnni)
         out[n++] = awq__slot_kernels("avx512vnni", awq__prepare_avx2, awq__matmul_avx512vnni);
@@ -3223,6 +3433,8 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
 #undef AWQ__ALIGNED
 #undef AWQ__AMX
 #undef AWQ__AMX_TOKENS
+#undef AWQ__AMX_STEP
+#undef AWQ__AMX_WORDS
 #undef AWQ__ARM64
 #undef AWQ__ARM_BASE
 #undef AWQ__AVX2

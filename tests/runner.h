@@ -4,6 +4,7 @@
 #define RUNNER_H
 
 #include "../examples/common/parallel.h"
+#include "../examples/common/tiles.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,8 +21,11 @@ static const awq_kernels *kernels;      /* the set under test */
 #define RUN_ON_EVERY_KERNEL_SET(tests)                                                             \
     do {                                                                                           \
         awq_kernels sets[16];                                                                      \
-        size_t count = awq_kernels_list(sets, COUNT(sets)), set;                                   \
-        int failed = count == 0;                                                                   \
+        size_t count, set;                                                                         \
+        int failed;                                                                                \
+        ask_for_tiles();                                                                           \
+        count = awq_kernels_list(sets, COUNT(sets));                                               \
+        failed = count == 0;                                                                       \
         seed = check_seed();                                                                       \
         for (set = 0; set < count; set++) {                                                        \
             kernels = &sets[set];                                                                  \

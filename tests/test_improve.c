@@ -36,6 +36,7 @@ static void mix_channels(rng *r, awq_matrix x)
 static problem new_problem(pool *p, rng *r, size_t in, awq_quant quant)
 {
     problem b;
+    double *row;
     size_t c, d, t;
 
     memset(&b, 0, sizeof b);
@@ -55,9 +56,14 @@ static problem new_problem(pool *p, rng *r, size_t in, awq_quant quant)
     assert_status(awq_stats_get(&b.stats, AWQ_SQ_MEAN, b.importance), AWQ_OK);
     b.gram = calloc(in * in, sizeof *b.gram);
     assert_non_null(b.gram);
-    for (t = 0; t < b.x.rows; t++)
+    row = calloc(in, sizeof *row);
+    assert_non_null(row);
+    for (t = 0; t < b.x.rows; t++) {
+        for (c = 0; c < in; c++) row[c] = at(b.x, t, c);
         for (c = 0; c < in; c++)
-            for (d = 0; d < in; d++) b.gram[c * in + d] += at(b.x, t, c) * at(b.x, t, d);
+            for (d = 0; d < in; d++) b.gram[c * in + d] += row[c] * row[d];
+    }
+    free(row);
     b.tensor = new_tensor(p, quant, b.out, in);
     b.group = group_length(in, quant.group_size);
     b.groups = (in + b.group - 1) / b.group;
@@ -254,6 +260,54 @@ TEST(sums_of_a_grid_are_those_of_its_definition)
         kernels->grid_sums(u, ru, root, n, scale, (float)zero, (float)levels, count, sums);
         for (z = 0; z < count; z++)
             check_sums(u, ru, root, n, scale, zero + (int)z, levels, sums[z]);
+    }
+}
+
+/*  One of the two hooks on y (rows, n) += A (rows, count) X (count, n), by rows or by columns of A;
+    what is not y stays as it is.                                                                 */
+static void check_products(rng *r, int in_parts, size_t rows, size_t n, size_t count, int by_rows)
+{
+    enum { WIDE = 133 };
+    static float a[128][WIDE], x[128][WIDE], y[129][WIDE], before[129][WIDE];
+    static float room[21504 + 16];
+    float *aligned = room + (64 - (uintptr_t)room % 64) / sizeof *room;
+    double bound = in_parts ? 3.0 / 65536 : 1e-6;
+    size_t i, j, k;
+    for (i = 0; i < 128; i++)
+        for (j = 0; j < WIDE; j++) {
+            a[i][j] = (float)rng_normal(r) * (j % 9 ? 1 : 100);
+            x[i][j] = (float)rng_normal(r);
+        }
+    for (i = 0; i < 129; i++)
+        for (j = 0; j < WIDE; j++) before[i][j] = y[i][j] = (float)rng_normal(r);
+    if (in_parts)
+        kernels->add_part(y[0], WIDE, rows, n, a[0], by_rows ? WIDE : 1, by_rows ? 1 : WIDE, x[0],
+                          WIDE, count, aligned);
+    else
+        kernels->add_products(y[0], WIDE, rows, n, a[0], by_rows ? WIDE : 1, by_rows ? 1 : WIDE,
+                              x[0], WIDE, count);
+    for (i = 0; i < 129; i++)
+        for (j = 0; j < WIDE; j++) {
+            double sum = (double)before[i][j], size = fabs(sum);
+            for (k = 0; i < rows && j < n && k < count; k++) {
+                double product = (double)(by_rows ? a[i][k] : a[k][i]) * (double)x[k][j];
+                sum += product;
+                size += fabs(product);
+            }
+            assert_close((double)y[i][j], sum, i < rows && j < n ? bound * size : 0);
+        }
+}
+
+TEST(products_are_exact_enough_whatever_their_shape)
+{
+    rng r = { seed + 10 };
+    int i;
+    (void)state;
+    for (i = 0; i < 100; i++) {
+        size_t rows = i % 8 ? 1 + rng_below(&r, 128) : 128, n = i % 7 ? 1 + rng_below(&r, 128) : 128;
+        size_t count = i % 5 ? 1 + rng_below(&r, 128) : 128;
+        check_products(&r, 0, rows, n, count, i % 2);
+        if (kernels->add_part) check_products(&r, 1, rows, n, count, i % 2);
     }
 }
 
@@ -1183,6 +1237,7 @@ int main(void)
         cmocka_unit_test(fit_is_no_worse_than_the_range_and_near_the_best),
         cmocka_unit_test(fit_rounds_to_its_own_grids_and_splits),
         cmocka_unit_test(sums_of_a_grid_are_those_of_its_definition),
+        cmocka_unit_test(products_are_exact_enough_whatever_their_shape),
         cmocka_unit_test(factor_times_itself_is_the_damped_gram_matrix),
         cmocka_unit_test(rounding_in_order_is_gptq),
         cmocka_unit_test(passes_and_refits_lower_the_loss),

@@ -576,7 +576,9 @@ static awq_status run_search(const awq_kernels *k, pool *p, large_search *s, awq
                       NULL);
 }
 
-/*  Errors as bytes: a loss within 1 % of the exact one, and so is the choice; any split the same.   */
+/*  Errors as bytes: a loss within 1 % of the exact one, and so is the choice; any split the same.
+    The few best ratios of a sketch are measured on all of it: where two are equally good, one may
+    be measured on all of it here and on the folded one there, and the other the other way round.  */
 static int same_large_search(const awq_kernels *k, const awq_kernels *portable, rng *r)
 {
     pool p = { .count = 0 };
@@ -585,16 +587,20 @@ static int same_large_search(const awq_kernels *k, const awq_kernels *portable, 
     awq_parallel split = shuffled(&order);
     awq_search_result a, b, c;
     double exact[POINTS], curve[POINTS], other[POINTS];
-    int loss, i, failures = 0;
+    int loss, i, others, failures = 0;
 
     for (loss = AWQ_LOSS_ROWS; loss <= AWQ_LOSS_SKETCH && !failures; loss++) {
         CHECK(run_search(portable, &p, &s, (awq_loss)loss, NULL, exact, &a) == AWQ_OK &&
               run_search(k, &p, &s, (awq_loss)loss, NULL, curve, &b) == AWQ_OK &&
               run_search(k, &p, &s, (awq_loss)loss, &split, other, &c) == AWQ_OK, "search");
         CHECK(failures || memcmp(curve, other, sizeof curve) == 0, "a split changes the losses");
-        for (i = 0; i < POINTS && !failures; i++)
-            CHECK(magnitude(curve[i] - exact[i]) <= 1e-2 * exact[i], "loss %d, ratio %d: %g, not %g",
+        for (i = others = 0; i < POINTS && !failures; i++) {
+            double off = magnitude(curve[i] - exact[i]) / exact[i];
+            others += off > 1e-2;
+            CHECK(off <= (loss == AWQ_LOSS_SKETCH ? 0.3 : 1e-2), "loss %d, ratio %d: %g, not %g",
                   loss, i, curve[i], exact[i]);
+        }
+        CHECK(failures || others <= 2, "loss %d: %d ratios differ", loss, others);
         CHECK(failures || exact[b.index] <= 1.01 * exact[a.index], "loss %d: ratio %d, not %d", loss,
               b.index, a.index);
     }

@@ -52,9 +52,9 @@ static uint64_t bytes_of(const linear *l, size_t format)
 /*  Puts one format of an input's linears in the encoder's place, or the original ones. */
 static void place(study *s, size_t input, const float *linears)
 {
-    size_t first = study_first(input), i;
+    size_t i;
 
-    for (i = first; i < first + group_count((input_group)(input % INPUTS)); i++) {
+    for (i = study_first(input); i < study_end(input); i++) {
         linear *l = &s->approximate.linears[i], *original = &s->model.e.linears[i];
         l->weight = linears ? linears + study_weights(s, i) : original->weight;
         l->bias = linears ? linears + study_bias(s, i) : original->bias;
@@ -64,7 +64,6 @@ static void place(study *s, size_t input, const float *linears)
 /*  What an input's linears in the coarsest format alone do to embeddings, per error of theirs. */
 static bool measure_input(study *s, const formats *f, size_t input, failure *why)
 {
-    size_t first = study_first(input), last = first + group_count((input_group)(input % INPUTS));
     size_t format, i;
     double errors[FORMATS] = { 0 }, hurt = 0, error;
 
@@ -73,7 +72,7 @@ static bool measure_input(study *s, const formats *f, size_t input, failure *why
         offer->bytes = 0;
         place(s, input, f->linears[format]);
         if (format == 0 && !embedding_error(s, &s->calibration, TEXTS, &hurt, why)) return false;
-        for (i = first; i < last; i++) {
+        for (i = study_first(input); i < study_end(input); i++) {
             if (!output_error(s, &s->calibration, i, &error, why)) return false;
             errors[format] += error;
             offer->bytes += bytes_of(&s->model.e.linears[i], format);
@@ -123,7 +122,7 @@ static void print_sizes(const study *s, const formats *f)
     size_t counts[FORMATS] = { 0 }, i;
 
     for (i = 0; i < s->inputs; i++)
-        counts[f->choice[i]] += group_count((input_group)(i % INPUTS));
+        counts[f->choice[i]] += study_end(i) - study_first(i);
     for (i = 0; i < FORMATS; i++) printf("%zu%s", counts[i], i < SIXTEEN ? " / " : "");
 }
 
@@ -149,9 +148,9 @@ static bool print_budget_row(study *s, formats *f, double budget, failure *why)
                     quants[0].group_size);
     if (status != AWQ_OK) return fail(why, "allotting: %s", awq_status_string(status));
     for (input = 0; input < s->inputs; input++) {
-        size_t first = study_first(input), last = first + group_count((input_group)(input % INPUTS));
         place(s, input, f->linears[f->choice[input]]);
-        for (i = first; i < last; i++) f->mix->errors[i] = f->results[f->choice[input]].errors[i];
+        for (i = study_first(input); i < study_end(input); i++)
+            f->mix->errors[i] = f->results[f->choice[input]].errors[i];
     }
     if (!study_conclude(s, f->mix, why)) return false;
     snprintf(name, sizeof name, "budget %.2f", budget);

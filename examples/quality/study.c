@@ -16,11 +16,16 @@ size_t study_first(size_t input)
     return input / INPUTS * LINEARS + group_first((input_group)(input % INPUTS));
 }
 
+size_t study_end(size_t input)
+{
+    return study_first(input) + group_count((input_group)(input % INPUTS));
+}
+
 static size_t input_of(size_t which)
 {
     size_t input = which / LINEARS * INPUTS;
 
-    while (which >= study_first(input) + group_count((input_group)(input % INPUTS))) input++;
+    while (which >= study_end(input)) input++;
     return input;
 }
 

@@ -42,8 +42,9 @@ typedef struct study {
 bool study_open(study *s, const study_options *options, failure *why);
 void study_close(study *s);
 
-/*  The first linear that reads an input (of `inputs`); the others follow it. */
+/*  The linears that read an input (of `inputs`): the first, and the one behind the last. */
 size_t study_first(size_t input);
+size_t study_end(size_t input);
 
 /*  Weights of the first linears, and bits that a weight of all takes on average. */
 size_t study_weights(const study *s, size_t count);

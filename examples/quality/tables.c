@@ -150,44 +150,141 @@ static bool round_by_ggml(study *s, void *how, size_t input, const sharing *all,
     return done;
 }
 
-/*  Error at groups of 64 and FFN down at groups of 128, of the best method: what the types are
-    compared with. */
+/*  One group size for all linears, on both texts. */
+typedef struct uniform {
+    awq_quant quant;
+    const result *heldout, *calibration;
+} uniform;
+
+enum { SIZES = 3, ALL_INPUTS = INPUTS };
+
+static double input_error(const result *r, size_t input)
+{
+    double error = 0;
+    size_t i;
+
+    for (i = study_first(input); i < study_end(input); i++) error += r->errors[i];
+    return error;
+}
+
+static awq_offer offer_of(const study *s, const uniform *u, size_t input)
+{
+    awq_offer offer;
+    size_t i;
+
+    offer.error = input_error(u->calibration, input);
+    offer.bytes = 0;
+    for (i = study_first(input); i < study_end(input); i++)
+        offer.bytes += awq_packed_size(u->quant, s->model.e.linears[i].out_features,
+                                       s->model.e.linears[i].in_features);
+    return offer;
+}
+
+/*  Group sizes mixed within a budget, or the first size's if that takes more, by the error on the
+    calibration text: over all inputs, or over those of one group. *error: the mean on the held-out
+    text. */
+static bool mix(const study *s, const uniform sizes[SIZES], size_t group, double budget, double *bits,
+                double *error, failure *why)
+{
+    size_t scratch_size = awq_allot_scratch_size(s->inputs), linears = 0, weights = 0, mixed = 0, i, j;
+    uint64_t least = 0, most;
+    awq_offer *offers = malloc(s->inputs * SIZES * sizeof *offers);
+    size_t *choice = malloc(2 * s->inputs * sizeof *choice), *inputs = choice + s->inputs;
+    void *scratch = malloc(scratch_size);
+    awq_allotment allotted;
+    awq_status status = AWQ_ERR_MEMORY;
+
+    for (i = 0; offers && choice && i < s->inputs; i++) {
+        if (group != ALL_INPUTS && i % INPUTS != group) continue;
+        for (j = 0; j < SIZES; j++) offers[mixed * SIZES + j] = offer_of(s, &sizes[j], i);
+        least += offers[mixed * SIZES].bytes;
+        linears += study_end(i) - study_first(i);
+        weights += study_weights(s, study_end(i)) - study_weights(s, study_first(i));
+        inputs[mixed++] = i;
+    }
+    most = (uint64_t)(budget * (double)weights / 8);
+    if (offers && choice && scratch)
+        status = awq_allot(offers, mixed, SIZES, most > least ? most : least, scratch, scratch_size,
+                           choice, &allotted, NULL);
+    for (*error = 0, i = 0; status == AWQ_OK && i < mixed; i++)
+        *error += input_error(sizes[choice[i]].heldout, inputs[i]) / (double)linears;
+    if (status == AWQ_OK) *bits = 8 * (double)allotted.bytes / (double)weights;
+    free(offers);
+    free(choice);
+    free(scratch);
+    return status == AWQ_OK ? true : fail(why, "mixing sizes: %s", awq_status_string(status));
+}
+
+/*  What the types are compared with: all linears at groups of 64 and mixed within 4.5 bits, FFN down
+    at groups of 128 and mixed within 4.25. */
 typedef struct rivals {
-    double mean, down;
+    double mean, mixed_mean, down, mixed_down;
 } rivals;
 
 static void print_beside(const char *name, double bits, const result *r, const rivals *ours,
                          bool whole)
 {
     printf("| %-22s | %.2f | ", name, bits);
-    if (whole) printf("%.3f | %.2f", 1e3 * r->mean, ours->mean / r->mean);
-    else printf("|");
-    printf(" | %.3f | %.2f | ", 1e3 * r->down, ours->down / r->down);
+    if (whole)
+        printf("%.3f | %.2f | %.2f", 1e3 * r->mean, ours->mean / r->mean, ours->mixed_mean / r->mean);
+    else printf("| |");
+    printf(" | %.3f | %.2f | %.2f | ", 1e3 * r->down, ours->down / r->down,
+           ours->mixed_down / r->down);
     if (whole) printf("%.5f ", r->cosine);
     printf("|\n");
     fflush(stdout);
 }
 
+/*  At 4 bits, what the types of 4.5 and 4.25 bits take. */
+static bool print_mixes(const study *s, const uniform sizes[SIZES], rivals *ours, failure *why)
+{
+    double bits[2];
+
+    if (!mix(s, sizes, ALL_INPUTS, 0.5 + sizes[0].quant.bits, &bits[0], &ours->mixed_mean, why)
+        || !mix(s, sizes, INPUT_DOWN, 0.25 + sizes[0].quant.bits, &bits[1], &ours->mixed_down, why))
+        return false;
+    printf("| ours, sizes mixed | %.2f | %.3f | | | | | | |\n"
+           "| ours, sizes of FFN down mixed | %.2f | | | | %.3f | | | |\n",
+           bits[0], 1e3 * ours->mixed_mean, bits[1], 1e3 * ours->mixed_down);
+    return true;
+}
+
+/*  results: [3 * SIZES], AutoAWQ's recipe, ours, ours on the calibration text for every size. */
+static bool measure_ours(study *s, uniform sizes[SIZES], result *results, failure *why)
+{
+    size_t i, j;
+
+    for (i = 0; i < SIZES; i++) {
+        result *recipe = &results[3 * i], *best = recipe + 1, *calibration = recipe + 2;
+        if (!study_method(s, &methods[METHOD_RECIPE], sizes[i].quant, recipe, why)
+            || !study_method(s, &methods[METHOD_BEST], sizes[i].quant, best, why))
+            return false;
+        for (j = 0; j < s->linears; j++)
+            if (!output_error(s, &s->calibration, j, &calibration->errors[j], why)) return false;
+        sizes[i].heldout = best;
+        sizes[i].calibration = calibration;
+    }
+    return true;
+}
+
 static bool print_ours(study *s, int bits, result *results, rivals *ours, failure *why)
 {
-    static const size_t two[2] = { METHOD_RECIPE, METHOD_BEST };
-    static const char *const names[2] = { "AutoAWQ's recipe", "ours" };
-    static const int sizes[3] = { 128, 64, 32 };
-    awq_quant quant = { bits, 0, 0, AWQ_F16 };
+    uniform sizes[SIZES] = { { { bits, 128, 0, AWQ_F16 }, NULL, NULL },
+                             { { bits, 64, 0, AWQ_F16 }, NULL, NULL },
+                             { { bits, 32, 0, AWQ_F16 }, NULL, NULL } };
     char name[48];
-    size_t i;
+    size_t i, j;
 
-    for (i = 0; i < 6; i++) {
-        quant.group_size = sizes[i / 2];
-        if (!study_method(s, &methods[two[i % 2]], quant, &results[i], why)) return false;
-    }
-    ours->down = results[1].down;
-    ours->mean = results[3].mean;
-    for (i = 0; i < 6; i++) {
-        quant.group_size = sizes[i / 2];
-        snprintf(name, sizeof name, "g%d, %s", quant.group_size, names[i % 2]);
-        print_beside(name, study_bits(s, quant), &results[i], ours, true);
-    }
+    if (!measure_ours(s, sizes, results, why)) return false;
+    ours->down = sizes[0].heldout->down;
+    ours->mean = sizes[1].heldout->mean;
+    if (!print_mixes(s, sizes, ours, why)) return false;
+    for (i = 0; i < SIZES; i++)
+        for (j = 0; j < 2; j++) {
+            snprintf(name, sizeof name, "g%d, %s", sizes[i].quant.group_size,
+                     j ? "ours" : "AutoAWQ's recipe");
+            print_beside(name, study_bits(s, sizes[i].quant), &results[3 * i + j], ours, true);
+        }
     return true;
 }
 
@@ -211,12 +308,13 @@ static bool print_theirs(study *s, const char *path, result *r, const rivals *ou
 
 bool print_ggml(study *s, const table_options *options, failure *why)
 {
-    result *results = results_new(s, 6, why);
+    result *results = results_new(s, 3 * SIZES, why);
     bool done = results != NULL;
     rivals ours;
 
-    printf("\n| format | bits per weight | error e-3 | ours g64 / it | FFN down e-3 | ours g128 / it | "
-           "1 - cos |\n|---|---:|---:|---:|---:|---:|---:|\n");
+    printf("\n| format | bits per weight | error e-3 | ours g64 / it | ours mixed / it | FFN down e-3 | "
+           "ours g128 / it | ours mixed / it | 1 - cos |\n"
+           "|---|---:|---:|---:|---:|---:|---:|---:|---:|\n");
     done = done && print_ours(s, options->bits, results, &ours, why);
     if (done && options->ggml) done = print_theirs(s, options->ggml, results, &ours, why);
     if (!options->ggml)

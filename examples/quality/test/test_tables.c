@@ -6,19 +6,8 @@
 
 #include "../../common/asserts.h"
 
-static char folder[64];
 static failure why;
 static study s;
-
-static const char *inside(const char *name)
-{
-    static char path[2][128];
-    static int next;
-
-    next = !next;
-    snprintf(path[next], sizeof path[next], "%s/%s", folder, name);
-    return path[next];
-}
 
 /*  Passages of words that the model knows. */
 static void write_text(const char *path, unsigned state, size_t count)
@@ -43,28 +32,24 @@ static int open_all(void **state)
     study_options options;
 
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/awq-quality-XXXXXX");
-    if (!mkdtemp(folder) || !tiny_write(folder, &why)) return -1;
-    write_text(inside("calibration"), 1, 3000);
-    write_text(inside("heldout"), 2, 1000);
+    if (!tiny_open(&why)) return -1;
+    write_text(tiny_path("calibration"), 1, 3000);
+    write_text(tiny_path("heldout"), 2, 1000);
     memset(&options, 0, sizeof options);
-    options.model = folder;
-    options.calibration = inside("calibration");
-    options.text = inside("heldout");
+    options.model = tiny_folder;
+    options.calibration = tiny_path("calibration");
+    options.text = tiny_path("heldout");
     options.damping = 0.03;
     return study_open(&s, &options, &why) ? 0 : -1;
 }
 
 static int close_all(void **state)
 {
-    static const char *const files[] = { "config.json", "sentence_bert_config.json", "vocab.txt",
-                                         "model.safetensors", "calibration", "heldout", "table" };
-    size_t i;
+    static const char *const files[] = { "calibration", "heldout", "table" };
 
     (void)state;
     study_close(&s);
-    for (i = 0; i < sizeof files / sizeof *files; i++) remove(inside(files[i]));
-    return rmdir(folder);
+    return tiny_close(files, sizeof files / sizeof *files) ? 0 : -1;
 }
 
 /* ---- measuring ------------------------------------------------------------------------------- */
@@ -143,12 +128,12 @@ static char *printed(table *print, const table_options *options)
 
     fflush(stdout);
     kept = dup(1);
-    assert_non_null(freopen(inside("table"), "w", stdout));
+    assert_non_null(freopen(tiny_path("table"), "w", stdout));
     assert_done(print(&s, options, &why));
     fflush(stdout);
     dup2(kept, 1);
     close(kept);
-    assert_done(file_map(&file, inside("table"), &why));
+    assert_done(file_map(&file, tiny_path("table"), &why));
     text = calloc(file.size + 1, 1);
     assert_non_null(text);
     memcpy(text, file.bytes, file.size);
@@ -181,6 +166,7 @@ static void every_format_has_its_row(void **state)
     free(text);
     text = printed(print_ggml, &options);
     assert_int_equal(count_of(text, "\n| g"), 6);
+    assert_int_equal(count_of(text, "\n| ours, sizes "), 2);
     free(text);
     options.ggml = "no/such/library.so";
     assert_refused(print_ggml(&s, &options, &why), "no/such/library.so");

@@ -11,18 +11,8 @@
 
 #include <math.h>
 
-static char folder[64];
 static failure why;
 static parallel_pool pool;
-
-static const char *inside(const char *name)
-{
-    static char path[2][128];
-    static int next;
-    next = !next;
-    snprintf(path[next], sizeof path[next], "%s/%s", folder, name);
-    return path[next];
-}
 
 static const char text[] =
     "the tides of the harbour, high water and low water. ship and ships!\n\nbread is baked at "
@@ -205,7 +195,7 @@ static void encoder_is_bert(void **state)
     size_t i, c;
 
     (void)state;
-    assert_done(model_open(&m, folder, &why));
+    assert_done(model_open(&m, tiny_folder, &why));
     assert_int_equal(m.e->room, TINY_ROOM);
     open_texts(&p, m.e);
     vectors = embed_all(m.e, &p);
@@ -232,7 +222,7 @@ static void vectors_do_not_depend_on_the_batch(void **state)
     size_t i;
 
     (void)state;
-    assert_done(model_open(&m, folder, &why));
+    assert_done(model_open(&m, tiny_folder, &why));
     open_texts(&p, m.e);
     vectors = embed_all(m.e, &p);
     assert_done(workspace_open(&w, m.e, 0, &why));
@@ -279,7 +269,7 @@ static void observer_sees_every_input(void **state)
     (void)state;
     memset(&s, 0, sizeof s);
     watch.context = &s;
-    assert_done(model_open(&m, folder, &why));
+    assert_done(model_open(&m, tiny_folder, &why));
     open_texts(&p, m.e);
     assert_done(watch_passages(m.e, &p, NULL, &watch, &why));
     for (i = 0; i < TINY_LAYERS * INPUTS; i++)
@@ -299,7 +289,7 @@ static void linears_can_be_replaced(void **state)
     model m;
 
     (void)state;
-    assert_done(model_open(&m, folder, &why));
+    assert_done(model_open(&m, tiny_folder, &why));
     open_texts(&p, m.e);
     before = embed_all(m.e, &p);
     m.e->linears[LINEARS + LINEAR_DOWN].weight = zero;
@@ -355,7 +345,7 @@ static void quantized_is_near(void **state)
     model m;
 
     (void)state;
-    assert_done(model_open(&m, folder, &why));
+    assert_done(model_open(&m, tiny_folder, &why));
     open_texts(&p, m.e);
     exact = embed_all(m.e, &p);
     assert_true(quantized_loss(m.e, &p, exact, &options) < 2e-5);
@@ -556,13 +546,13 @@ static void damaged_files_are_refused(void **state)
 
     (void)state;
     options.plain = true;
-    assert_done(model_open(&m, folder, &why));
+    assert_done(model_open(&m, tiny_folder, &why));
     open_texts(&p, m.e);
     bytes = quantize_encoder(m.e, &pool, &p, &options, &size, &why);
     assert_done(bytes != NULL);
     damage(bytes, size, opens_model);
     assert_refused(opens_index(bytes, size), "not an index");
-    assert_done(file_write_whole(inside("model.awqs"), bytes, size, &why));
+    assert_done(file_write_whole(tiny_path("model.awqs"), bytes, size, &why));
     free(bytes);
     vectors = embed_all(m.e, &p);
     bytes = make_index(&p, vectors, &size);
@@ -572,7 +562,7 @@ static void damaged_files_are_refused(void **state)
     free(vectors);
     passages_close(&p);
     model_close(&m);
-    assert_done(model_open(&m, inside("model.awqs"), &why));
+    assert_done(model_open(&m, tiny_path("model.awqs"), &why));
     assert_true(m.id != 0);
     model_close(&m);
 }
@@ -583,7 +573,7 @@ static void replace_file(const char *name, const char *old, const char *new_text
     char *copy, *place;
     size_t size;
 
-    assert_done(file_map(&file, inside(name), &why));
+    assert_done(file_map(&file, tiny_path(name), &why));
     size = file.size;
     copy = calloc(1, size + 1);
     memcpy(copy, file.bytes, size);
@@ -591,7 +581,7 @@ static void replace_file(const char *name, const char *old, const char *new_text
     place = strstr(copy, old);
     assert_non_null(place);
     memcpy(place, new_text, strlen(new_text));
-    assert_done(file_write_whole(inside(name), copy, size, &why));
+    assert_done(file_write_whole(tiny_path(name), copy, size, &why));
     free(copy);
 }
 
@@ -612,13 +602,13 @@ static void wrong_directories_are_refused(void **state)
     (void)state;
     for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         replace_file("config.json", cases[i].old, cases[i].changed);
-        assert_refused(model_open(&m, folder, &why), cases[i].part);
+        assert_refused(model_open(&m, tiny_folder, &why), cases[i].part);
         replace_file("config.json", cases[i].changed, cases[i].old);
     }
-    assert_done(model_open(&m, folder, &why));
+    assert_done(model_open(&m, tiny_folder, &why));
     model_close(&m);
-    assert_refused(model_open(&m, inside("vocab.txt"), &why), "not a quantized model");
-    assert_refused(model_open(&m, inside("none"), &why), "none");
+    assert_refused(model_open(&m, tiny_path("vocab.txt"), &why), "not a quantized model");
+    assert_refused(model_open(&m, tiny_path("none"), &why), "none");
 }
 
 static void folders_are_read(void **state)
@@ -630,18 +620,18 @@ static void folders_are_read(void **state)
     (void)state;
     memset(&p, 0, sizeof p);
     assert_done(wordpiece_open(&words, tiny_vocabulary, strlen(tiny_vocabulary), &why));
-    assert_int_equal(mkdir(inside("texts"), 0777), 0);
-    assert_int_equal(mkdir(inside("texts/b"), 0777), 0);
-    assert_done(file_write_whole(inside("texts/c.txt"), "the sun", 7, &why));
-    assert_done(file_write_whole(inside("texts/b/a.txt"), "the tide", 8, &why));
-    assert_done(file_write_whole(inside("texts/b/.hidden"), "the ship", 8, &why));
-    assert_done(file_write_whole(inside("texts/zero"), "a\0b", 3, &why));
-    assert_int_equal(symlink(inside("texts"), inside("texts/b/loop")), 0);
-    assert_done(folder_add(&p, &words, 100, inside("texts"), &skipped, &why));
+    assert_int_equal(mkdir(tiny_path("texts"), 0777), 0);
+    assert_int_equal(mkdir(tiny_path("texts/b"), 0777), 0);
+    assert_done(file_write_whole(tiny_path("texts/c.txt"), "the sun", 7, &why));
+    assert_done(file_write_whole(tiny_path("texts/b/a.txt"), "the tide", 8, &why));
+    assert_done(file_write_whole(tiny_path("texts/b/.hidden"), "the ship", 8, &why));
+    assert_done(file_write_whole(tiny_path("texts/zero"), "a\0b", 3, &why));
+    assert_int_equal(symlink(tiny_path("texts"), tiny_path("texts/b/loop")), 0);
+    assert_done(folder_add(&p, &words, 100, tiny_path("texts"), &skipped, &why));
     assert_int_equal(p.count, 2);
     assert_int_equal(skipped, 2);
     assert_memory_equal(p.text + p.items[0].begin, "the tide", 8);
-    assert_refused(folder_add(&p, &words, 100, inside("nothing"), &skipped, &why), "nothing");
+    assert_refused(folder_add(&p, &words, 100, tiny_path("nothing"), &skipped, &why), "nothing");
     passages_close(&p);
     wordpiece_close(&words);
 }
@@ -651,23 +641,19 @@ static void folders_are_read(void **state)
 static int begin(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/awq-search-XXXXXX");
     parallel_start(&pool, 3);
-    return mkdtemp(folder) && tiny_write(folder, &why) ? 0 : -1;
+    return tiny_open(&why) ? 0 : -1;
 }
 
 static int end(void **state)
 {
-    static const char *const files[] = { "config.json", "sentence_bert_config.json", "vocab.txt",
-                                         "model.safetensors", "model.awqs", "texts/b/loop",
-                                         "texts/b/.hidden", "texts/b/a.txt", "texts/c.txt",
-                                         "texts/zero", "texts/b", "texts" };
-    size_t i;
+    static const char *const files[] = { "model.awqs", "texts/b/loop", "texts/b/.hidden",
+                                         "texts/b/a.txt", "texts/c.txt", "texts/zero", "texts/b",
+                                         "texts" };
 
     (void)state;
-    for (i = 0; i < sizeof files / sizeof files[0]; i++) remove(inside(files[i]));
     parallel_stop(&pool);
-    return rmdir(folder);
+    return tiny_close(files, sizeof files / sizeof files[0]) ? 0 : -1;
 }
 
 int main(void)

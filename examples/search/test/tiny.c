@@ -100,29 +100,50 @@ static bool write_weights(const char *path, failure *why)
     return safetensors_write_end(&writer, why);
 }
 
-static bool write_text(const char *folder, const char *name, const char *text, failure *why)
-{
-    char *path = join(folder, "/", name);
-    bool written = path && file_write_whole(path, text, strlen(text), why);
+/* ---- the folder ------------------------------------------------------------------------------ */
 
-    free(path);
-    return written;
+static const char *const files[] = { "model.safetensors", "config.json", "sentence_bert_config.json",
+                                     "vocab.txt" };
+
+char tiny_folder[64];
+
+const char *tiny_path(const char *name)
+{
+    static char path[2][128];
+    static int next;
+
+    next = !next;
+    snprintf(path[next], sizeof path[next], "%s/%s", tiny_folder, name);
+    return path[next];
 }
 
-bool tiny_write(const char *folder, failure *why)
+static bool write_text(const char *name, const char *text, failure *why)
 {
-    char config[512], *path = join(folder, "/", "model.safetensors");
-    bool written;
+    return file_write_whole(tiny_path(name), text, strlen(text), why);
+}
 
+bool tiny_open(failure *why)
+{
+    char config[512];
+
+    snprintf(tiny_folder, sizeof tiny_folder, "/tmp/awq-search-XXXXXX");
+    if (!mkdtemp(tiny_folder)) return fail(why, "no folder in /tmp");
     snprintf(config, sizeof config,
              "{\"model_type\": \"bert\", \"hidden_act\": \"gelu\", \"hidden_size\": %d, "
              "\"intermediate_size\": %d, \"num_attention_heads\": %d, \"num_hidden_layers\": %d, "
              "\"vocab_size\": %d, \"max_position_embeddings\": %d, \"layer_norm_eps\": 1e-12}",
              (int)TINY_DIM, (int)TINY_FFN, (int)TINY_HEADS, (int)TINY_LAYERS, (int)WORDS,
              (int)POSITIONS);
-    written = path && write_weights(path, why) && write_text(folder, "config.json", config, why)
-              && write_text(folder, "sentence_bert_config.json", "{\"max_seq_length\": 24}", why)
-              && write_text(folder, "vocab.txt", tiny_vocabulary, why);
-    free(path);
-    return written;
+    return write_weights(tiny_path(files[0]), why) && write_text(files[1], config, why)
+           && write_text(files[2], "{\"max_seq_length\": 24}", why)
+           && write_text(files[3], tiny_vocabulary, why);
+}
+
+bool tiny_close(const char *const *others, size_t count)
+{
+    size_t i;
+
+    for (i = 0; i < sizeof files / sizeof *files; i++) remove(tiny_path(files[i]));
+    for (i = 0; i < count; i++) remove(tiny_path(others[i]));
+    return rmdir(tiny_folder) == 0;
 }
