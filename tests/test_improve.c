@@ -1022,7 +1022,7 @@ TEST(many_rows_are_all_heard)
     rng r = { seed + 32 };
     pool p = { .count = 0 };
     awq_tie none = { 0, 0 };
-    problem b = misleading_problem(&p, &r, 20, (awq_quant){ 4, 12, 0, AWQ_F32 }, 2600);
+    problem b = misleading_problem(&p, &r, 20, (awq_quant){ 4, 16, 0, AWQ_F32 }, 2600);
     float *s = pool_floats(&p, b.in);
     (void)state;
     balance(&p, &b, none, b.importance, s, NULL);
