@@ -1119,15 +1119,15 @@ TEST(balance_refuses_before_the_first_write)
 {
     rng r = { seed + 23 };
     pool p = { .count = 0 };
-    problem b = new_problem(&p, &r, 96, (awq_quant){ 4, 32, 0, AWQ_F16 });
-    size_t size = awq_balance_scratch_size(96);
+    problem b = new_problem(&p, &r, 99, (awq_quant){ 4, 32, 0, AWQ_F16 });
+    size_t size = awq_balance_scratch_size(99);
     unsigned char *scratch = pool_aligned(&p, size, sizeof(double));
-    float *s = pool_floats(&p, 96);
+    float *s = pool_floats(&p, 99);
     awq_tie none = { 0, 0 }, odd = { 5, 4 };
     awq_quant bad = b.tensor.quant;
     awq_where where = { 0, 0, 0 };
     (void)state;
-    memset(s, PATTERN, 96 * sizeof *s);
+    memset(s, PATTERN, 99 * sizeof *s);
     bad.group_size = 0;
 #define TRY(kernels, quant, tie, h, count, scratch, size) \
     awq_balance(kernels, quant, tie, h, &b.weight, count, scratch, size, NULL, s, &where)
@@ -1141,11 +1141,14 @@ TEST(balance_refuses_before_the_first_write)
     b.importance[5] = -1;
     assert_status(TRY(kernels, b.tensor.quant, none, b.importance, 1, scratch, size), AWQ_ERR_DATA);
     assert_true(where.matrix == 1 && where.col == 5);
+    put(b.weight, b.out - 1, 98, not_a_number());
+    assert_status(TRY(kernels, b.tensor.quant, none, NULL, 1, scratch, size), AWQ_ERR_DATA);
+    assert_true(where.matrix == 0 && where.row == b.out - 1 && where.col == 98);
     put(b.weight, b.out - 1, 7, not_a_number());
     assert_status(TRY(kernels, b.tensor.quant, none, NULL, 1, scratch, size), AWQ_ERR_DATA);
     assert_true(where.matrix == 0 && where.row == b.out - 1 && where.col == 7);
 #undef TRY
-    assert_true(untouched(s, 96 * sizeof *s));
+    assert_true(untouched(s, 99 * sizeof *s));
     assert_int_equal(awq_balance_scratch_size(SIZE_MAX / 2), 0);
     end_problem(&p, &b);
 }
