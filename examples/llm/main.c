@@ -518,7 +518,8 @@ static void print_files(const settings *set, const report *made)
 /*  All methods up to the one asked for, whose model stays in `path`. */
 static bool compare(const settings *set, const description *d, const char *path, failure *why)
 {
-    static const char names[METHODS][24] = { "round-to-nearest", "AWQ + clip", "AWQ + fit + Hessian" };
+    static const char names[METHODS][24] = { "round-to-nearest", "AWQ + clip", "AWQ + fit + Hessian",
+                                             "and tuned" };
     static trial trials[METHODS];
     size_t last = (size_t)set->quantize.method, i;
     const report *made = &trials[last].made;
@@ -598,14 +599,16 @@ static void print_usage(FILE *to)
           "  --check-sketch  only compare the scale search's sketch with the exact loss\n"
           "  --bits N        of the weights: 2, 3, 4 or 8 (4)\n"
           "  --method NAME   nearest, awq (AutoAWQ's recipe: scales and clip maxima), or best: scales,\n"
-          "                  grids by weighted error, integers by the Hessian; what is kept, and the\n"
-          "                  last row of the table (best)\n"
+          "                  grids by weighted error, integers by the Hessian; or tuned: then group\n"
+          "                  scales and norms by gradients of what the model says, which takes longer;\n"
+          "                  what is kept, and the last row of the table (best)\n"
           "  --scale RULE    mean (llm-awq), max (paper), duo (AutoAWQ), for every input the better one\n"
           "                  of mean and duo, or best's own: balanced; awq takes the better one then\n"
           "                  (balanced)\n"
           "  --no-clip       awq: do not search clip maxima\n"
           "  --damping N     best: of the Hessian, in thousandths of its mean diagonal (100)\n"
           "  --passes N      best: of coordinate descent after rounding (2)\n"
+          "  --steps N       tuned: of two windows of the calibration text each (64)\n"
           "  --no-sinks      count calibration tokens alike, whatever attention they receive\n"
           "  --a8            run with activations rounded to 8 bits instead of 16\n",
           to);
@@ -649,6 +652,9 @@ static bool parse_option(settings *set, const char *option, const char *value, f
     } else if (strcmp(option, "--passes") == 0) {
         if (!parse_number(option, value, 0, 100, &number, why)) return false;
         set->quantize.round.passes = (int)number;
+    } else if (strcmp(option, "--steps") == 0) {
+        if (!parse_number(option, value, 1, 100000, &number, why)) return false;
+        set->quantize.tune_steps = (size_t)number;
     } else if (strcmp(option, "--damping") == 0) {
         if (!parse_number(option, value, 1, 1000, &number, why)) return false;
         set->quantize.damping = 0.001 * (double)number;

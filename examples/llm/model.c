@@ -332,17 +332,16 @@ static void norm(session *s, const float *x, size_t tokens, const float *weight)
     parallel_run(&s->c->pool, tokens, 1, norm_task, &job);
 }
 
-/*  Rotates adjacent pairs of channels (GGUF stores q and k rows in that order) of every head. */
-static void rope(const session *s, float *x, size_t heads, size_t position)
+void session_rotate(const session *s, float *x, size_t heads, size_t position, bool back)
 {
     size_t pairs = s->m->rope_dims / 2, h, i;
     const float *cosines = s->cosines + position * pairs, *sines = s->sines + position * pairs;
 
     for (h = 0; h < heads; h++, x += s->m->head_dim)
         for (i = 0; i < pairs; i++) {
-            float a = x[2 * i], b = x[2 * i + 1];
-            x[2 * i] = a * cosines[i] - b * sines[i];
-            x[2 * i + 1] = a * sines[i] + b * cosines[i];
+            float a = x[2 * i], b = x[2 * i + 1], sine = back ? -sines[i] : sines[i];
+            x[2 * i] = a * cosines[i] - b * sine;
+            x[2 * i + 1] = a * sine + b * cosines[i];
         }
 }
 
@@ -376,8 +375,8 @@ static void cache_task(void *arg, size_t begin, size_t end, size_t worker)
 
     (void)worker;
     for (t = begin; t < end; t++) {
-        rope(s, s->q + t * q_dim, m->heads, s->position + t);
-        rope(s, s->k + t * kv_dim, m->kv_heads, s->position + t);
+        session_rotate(s, s->q + t * q_dim, m->heads, s->position + t, false);
+        session_rotate(s, s->k + t * kv_dim, m->kv_heads, s->position + t, false);
         cache_token(job, s->k + t * kv_dim, s->v + t * kv_dim, s->position + t);
     }
 }

@@ -4,6 +4,7 @@
 #include "../common/dense.h"
 #include "../common/progress.h"
 #include "calibrate.h"
+#include "tune.h"
 
 #define NO_LAYER SIZE_MAX
 
@@ -57,11 +58,11 @@ static bool find_word(const char *word, const char names[][9], int count, int *f
 
 bool parse_method(const char *word, quantize_options *options, failure *why)
 {
-    static const char names[METHODS][9] = { "nearest", "awq", "best" };
+    static const char names[METHODS][9] = { "nearest", "awq", "best", "tuned" };
     int found;
 
     if (!find_word(word, names, METHODS, &found))
-        return fail(why, "--method: \"%s\" is none of nearest, awq, best", word);
+        return fail(why, "--method: \"%s\" is none of nearest, awq, best, tuned", word);
     options->method = (method)found;
     return true;
 }
@@ -93,7 +94,13 @@ quantize_options quantize_defaults(void)
     options.damping = 0.1;
     options.round.passes = 2;
     options.round.refit = 1;
+    options.tune_steps = 64;
     return options;
+}
+
+bool rounds_by_hessian(const quantize_options *options)
+{
+    return options->method >= METHOD_BEST;
 }
 
 /* ---- calibrate ------------------------------------------------------------------------------- */
@@ -115,7 +122,7 @@ bool see_inputs(void *context, size_t layer_index, input_group group, const floa
 
 bool start_stats(pipeline *p, awq_stats *stats, scratch *memory, failure *why)
 {
-    bool with_gram = p->options->method == METHOD_BEST;
+    bool with_gram = rounds_by_hessian(p->options);
     size_t group;
 
     memset(p->hessian, 0, sizeof p->hessian);
@@ -227,7 +234,7 @@ bool search_group(pipeline *p, size_t index, input_group group, awq_search_resul
     size_t i;
 
     memset(result, 0, sizeof *result);
-    if (p->options->scale == SCALE_BALANCED && p->options->method == METHOD_BEST)
+    if (p->options->scale == SCALE_BALANCED && rounds_by_hessian(p->options))
         return balance_group(p, index, group, why);
     for (i = 0; i < rules[p->options->scale].count; i++) {
         if (!search_by(p, rules[p->options->scale].presets[i], index, group, &found, why))
@@ -431,7 +438,7 @@ bool quantize_rows(pipeline *p, size_t index, size_t which, size_t begin, size_t
 
     if (options->method == METHOD_NEAREST) job.scale = NULL;
     if (is_clipped(options, which) && !clip_rows(&job, group, why)) return false;
-    if (options->method == METHOD_BEST && !improve_rows(&job, why)) return false;
+    if (rounds_by_hessian(options) && !improve_rows(&job, why)) return false;
     return run_rows(&job, AWQ_ROW_STEP, pack_task, why);
 }
 
@@ -677,6 +684,8 @@ bool quantize_model(quantized_model *out, const model *m, compute *c, const toke
            && quantize_layers(&p, &inputs, why);
     pipeline_close(&p);
     calibration_close(&inputs);
+    done = done && (options->method != METHOD_TUNED
+                    || tune_model(out, m, c, text, options->tune_steps, why));
     if (!done) quantized_model_close(out);
     return done;
 }

@@ -9,6 +9,7 @@ typedef enum method {
     METHOD_NEAREST,             /* no calibration, nothing of what follows */
     METHOD_AWQ,                 /* AutoAWQ's recipe: scales, then clip maxima */
     METHOD_BEST,                /* scales, grids by weighted error, integers by the Hessian */
+    METHOD_TUNED,               /* then group scales and norms by what the whole model says */
     METHODS
 } method;
 
@@ -30,6 +31,7 @@ typedef struct quantize_options {
     bool weigh_tokens;          /* by the square root of the attention they receive */
     double damping;             /* METHOD_BEST: of the Hessian */
     awq_round_config round;
+    size_t tune_steps;          /* METHOD_TUNED */
 } quantize_options;
 
 /*  A model whose linears are packed; what it does not change it shares with the original, which
@@ -40,9 +42,11 @@ typedef struct quantized_model {
     size_t packed_size;
     double loss, plain_loss;    /* summed output error per token on the calibration text: AWQ's and
                                    plain rounding's */
+    double divergence[2];       /* METHOD_TUNED: from the original's tokens, at first and at last */
 } quantized_model;
 
 quantize_options quantize_defaults(void);
+bool rounds_by_hessian(const quantize_options *options);
 /*  From the words of a command line. */
 bool parse_method(const char *word, quantize_options *options, failure *why);
 bool parse_scale_rule(const char *word, quantize_options *options, failure *why);

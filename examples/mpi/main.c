@@ -317,8 +317,9 @@ static bool parse_numbers(settings *set, const char *option, const char *value, 
 static bool parse_team_method(settings *set, const char *value, failure *why)
 {
     if (!parse_method(value, &set->options.quantize, why)) return false;
-    return set->options.quantize.method != METHOD_NEAREST
-           || fail(why, "--method: nearest needs no team; examples/llm does it");
+    return (set->options.quantize.method != METHOD_NEAREST
+            && set->options.quantize.method != METHOD_TUNED)
+           || fail(why, "--method: %s is nothing for a team; examples/llm does it", value);
 }
 
 static bool parse_option(settings *set, const char *option, const char *value, failure *why)
