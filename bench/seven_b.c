@@ -40,7 +40,7 @@ static const group groups[] = {
 };
 
 typedef enum step {
-    NEAREST, SEARCH, CLIP, PACK, FACTOR, BALANCE, FIT, ROUND, ROUND_2, REFIT_2, STEPS
+    NEAREST, SEARCH, CLIP, PACK, FACTOR, BALANCE, AGAIN, FIT, ROUND, ROUND_2, REFIT_2, STEPS
 } step;
 
 static const struct { const char *name, *what; } steps[STEPS] = {
@@ -50,6 +50,7 @@ static const struct { const char *name, *what; } steps[STEPS] = {
     { "pack",    "round and pack: awq_quantize_packed" },
     { "factor",  "factor of H: awq_hessian_init" },
     { "balance", "scales from innovations: awq_balance" },
+    { "again",   "... and the factor for x / s" },
     { "fit",     "grids by weighted error: awq_fit" },
     { "round",   "Hessian rounding: awq_round" },
     { "round2",  "... and 2 passes of descent" },
@@ -364,7 +365,7 @@ static void time_pack(job *j, awq_matrix weight, const float *clip)
 }
 
 /*  room: awq_hessian_size() bytes; scale: of the inputs, or NULL.                                */
-static void time_factor(job *j, const float *scale, void *room, awq_hessian *h)
+static void time_factor(job *j, step s, const float *scale, void *room, awq_hessian *h)
 {
     timing *t = j->t;
     double n = (double)j->g->in_features;
@@ -372,7 +373,7 @@ static void time_factor(job *j, const float *scale, void *room, awq_hessian *h)
     must(awq_hessian_init(&t->kernels, &j->stats, scale, 0.01, AWQ_ORDER_ACTIVATION, room,
                           awq_hessian_size(j->g->in_features), &t->parallel, h, NULL),
          "awq_hessian_init");
-    note(t, FACTOR, w, n * n * n / 3, weight_bytes(j->g) / 2);
+    note(t, s, w, n * n * n / 3, weight_bytes(j->g) / 2);
 }
 
 static void time_balance(job *j)
@@ -394,7 +395,7 @@ static void time_round(job *j, step s, awq_matrix weight, const awq_hessian *h)
     awq_round_config config = { s == ROUND ? 0 : 2, s == REFIT_2 };
     size_t size = awq_round_scratch_size(weight.cols, &t->parallel);
     void *scratch = memory(size);
-    double products = s == ROUND ? 1 : s == ROUND_2 ? 2 : 6; /* triangles of L, H counted twice   */
+    double products = s == ROUND ? 1 : 4; /* triangles of L, then of H: one before 2 passes       */
     watch w = start();
     must(awq_round(&t->kernels, &config, h, weight, j->scale, &j->tensor, scratch, size,
                    &t->parallel, NULL), "awq_round");
@@ -423,17 +424,17 @@ static void from_sketches(job *j)
     }
 }
 
-/*  Importance, scales, and last the factor for x / s: what it says of x is known by then.        */
+/*  Importance and scales; the factor for x / s last: what the first one says is known by then.   */
 static void prepare(job *j, void *room, awq_hessian *h)
 {
     size_t in = j->g->in_features;
     must(awq_stats_get(&j->stats, AWQ_SQ_MEAN, j->importance), "awq_stats_get");
     if (!wants(j->t, FACTOR)) return;
-    time_factor(j, NULL, room, h);
+    time_factor(j, FACTOR, NULL, room, h);
     memcpy(j->importance, h->innovation, in * sizeof *j->importance);
     if (!wants(j->t, BALANCE)) return;
     time_balance(j);
-    time_factor(j, j->scale, room, h);
+    if (wants(j->t, AGAIN)) time_factor(j, AGAIN, j->scale, room, h);
 }
 
 static void with_hessian(job *j)
@@ -540,8 +541,11 @@ static void print_results(const timing *t)
     print_steps(t);
     printf("\nAll %d layers:\n", LAYERS);
     print_sum(t, "AWQ with clip, from sketches", BIT(SEARCH) | BIT(CLIP) | BIT(PACK));
-    print_sum(t, "factor, balance, fit, factor for x / s, round with 2 passes and refits",
+    print_sum(t, "factor, balance, fit, round", BIT(FACTOR) | BIT(BALANCE) | BIT(FIT) | BIT(ROUND));
+    print_sum(t, "factor, balance, fit, 2 passes and refits",
               BIT(FACTOR) | BIT(BALANCE) | BIT(FIT) | BIT(REFIT_2));
+    print_sum(t, "the same, the factor again for x / s",
+              BIT(FACTOR) | BIT(BALANCE) | BIT(AGAIN) | BIT(FIT) | BIT(REFIT_2));
     print_memory(t);
 }
 
@@ -564,10 +568,11 @@ static unsigned chosen_steps(char *list)
         size_t s = 0;
         while (s < STEPS && strcmp(name, steps[s].name) != 0) s++;
         if (s == STEPS)
-            stop(name, "no such step: nearest search clip pack factor balance fit round round2 refit2");
+            stop(name, "no such step: nearest search clip pack factor balance again fit round round2 "
+                       "refit2");
         chosen |= 1u << s;
     }
-    if (chosen & (BIT(ROUND) | BIT(ROUND_2) | BIT(REFIT_2))) chosen |= BIT(BALANCE);
+    if (chosen & (BIT(ROUND) | BIT(ROUND_2) | BIT(REFIT_2) | BIT(AGAIN))) chosen |= BIT(BALANCE);
     if (chosen & BIT(BALANCE)) chosen |= BIT(FACTOR);
     if (chosen & BIT(FACTOR)) chosen |= BIT(FIT);
     return chosen;
