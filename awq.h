@@ -986,11 +986,13 @@ struct awq_kernels {
     void (*add_products)(float *y, size_t y_stride, size_t rows, size_t n, const float *a,
                          size_t a_stride, size_t a_step, const float *x, size_t x_stride,
                          size_t count);
-    /* the same for at most 128 rows and 128 products, as good as fp32 but for 2^-14 of each;
-       room: 84 KiB, aligned to 64. NULL: add_products */
+    /* the same for at most 128 rows and 128 products, as good as fp32 but for 2^-14 of each; split:
+       x as split_part left it, or NULL; room: 84 KiB; both aligned to 64. NULL: add_products */
     void (*add_part)(float *y, size_t y_stride, size_t rows, size_t n, const float *a,
                      size_t a_stride, size_t a_step, const float *x, size_t x_stride, size_t count,
-                     void *room);
+                     const void *split, void *room);
+    /* 4 bytes of `split` for each of 128 times n, rounded up to 32, values */
+    void (*split_part)(const float *x, size_t x_stride, size_t n, size_t count, void *split);
     void (*squared_errors)(const float *d, size_t rows, size_t d_stride, const float *xt,
                            size_t cols, size_t xt_stride, size_t tokens,
                            const float *token_weight, double *sums);
@@ -2261,7 +2263,7 @@ AWQDEF awq_status awq_scale_at(awq_scale_rule rule, double ratio, size_t in_feat
 }
 
 #define AWQ__COARSE 64   /* rows of the folded sketch */
-#define AWQ__SHORTLIST 4 /* candidates that are measured on all of it, and on all rows of W */
+#define AWQ__SHORTLIST 3 /* candidates that are measured on all of it, and on all rows of W */
 #define AWQ__ENOUGH 1024 /* rows of W that the others are measured on, or more */
 
 /* What a search keeps in the caller's scratch. */
@@ -3877,6 +3879,7 @@ typedef struct awq__round_rows {
     float *change;            /* [AWQ__SOON][stride] of e */
     float *scale, *zero;      /* [stride] grids of the group at work */
     double *ev, *vv;          /* [stride] e H v and v H v of that group */
+    float *split;             /* [in / AWQ__CHUNK][AWQ__CHUNK][stride] e as add_part likes it */
     float *corner;            /* [AWQ__CHUNK][AWQ__CHUNK] of H */
     float *part;              /* the same of L or H, and room for more */
 } awq__round_rows;
@@ -3890,6 +3893,8 @@ static void awq__round_layout(awq__round_rows *r, awq__arena *arena, size_t in, 
     all = awq__mul(in, r->stride);
     r->error = (float *)awq__take(arena, all, sizeof(float));
     r->product = (float *)awq__take(arena, all, sizeof(float));
+    r->split = (float *)awq__take(arena, awq__mul(awq__ceil_div(in, AWQ__CHUNK), block),
+                                  sizeof(float));
     r->q = (uint8_t *)awq__take(arena, all, 1);
     r->v = (float *)awq__take(arena, wide ? all : block, sizeof(float));
     r->beside = wide ? (float *)awq__take(arena, all, sizeof(float)) : NULL;
@@ -3926,6 +3931,23 @@ static void awq__add_lanes(const awq__round_rows *r, float *y, size_t n, const f
                                  a_stride, a_step, x + lane, r->stride, count);
 }
 
+/* Columns [begin, end) of e have changed. */
+static void awq__split_errors(const awq__round_rows *r, size_t begin, size_t end) {
+    size_t in = r->task->hessian->in_features, block = begin / AWQ__CHUNK;
+    for (; r->task->k->split_part && block * AWQ__CHUNK < end; block++)
+        r->task->k->split_part(r->error + block * AWQ__CHUNK * r->stride, r->stride, r->lanes,
+                               awq__min(AWQ__CHUNK, in - block * AWQ__CHUNK),
+                               r->split + block * AWQ__CHUNK * r->stride);
+}
+
+/* x as it was split, if it is a whole block of e; or NULL */
+static const float *awq__split_of(const awq__round_rows *r, const float *x, size_t count) {
+    size_t in = r->task->hessian->in_features, column = r->stride * sizeof *x;
+    size_t col = (size_t)((uintptr_t)x - (uintptr_t)r->error) / column; /* or beyond all */
+    if (col >= in || col % AWQ__CHUNK || count != awq__min(AWQ__CHUNK, in - col)) return NULL;
+    return r->split + col * r->stride;
+}
+
 /* The same for a part of a large matrix, n and count at most AWQ__CHUNK, a_stride or a_step 1: read
    from a dense copy. */
 static void awq__add_part(const awq__round_rows *r, float *y, size_t n, const float *a,
@@ -3933,7 +3955,7 @@ static void awq__add_part(const awq__round_rows *r, float *y, size_t n, const fl
     size_t i, lines = a_step == 1 ? n : count, length = a_step == 1 ? count : n;
     if (r->task->k->add_part) {
         r->task->k->add_part(y, r->stride, n, r->lanes, a, a_stride, a_step, x, r->stride, count,
-                             r->part);
+                             awq__split_of(r, x, count), r->part);
         return;
     }
     for (i = 0; i < lines; i++)
@@ -3948,7 +3970,7 @@ static void awq__add_rows_of(awq__round_rows *r, float *y, size_t begin, size_t 
     const awq_hessian *h = r->task->hessian;
     size_t in = h->in_features, j, count;
     for (j = first; j < last; j += count) {
-        count = awq__min(AWQ__CHUNK, last - j);
+        count = awq__min(AWQ__CHUNK - j % AWQ__CHUNK, last - j);
         awq__add_part(r, y, n, h->gram + j * in + begin, 1, in, x + j * r->stride, count);
     }
 }
@@ -3959,7 +3981,7 @@ static void awq__add_columns_of(awq__round_rows *r, float *y, size_t begin, size
     const awq_hessian *h = r->task->hessian;
     size_t in = h->in_features, j, count;
     for (j = first; j < last; j += count) {
-        count = awq__min(AWQ__CHUNK, last - j);
+        count = awq__min(AWQ__CHUNK - j % AWQ__CHUNK, last - j);
         awq__add_part(r, y, n, h->gram + begin * in + j, in, 1, x + j * r->stride, count);
     }
 }
@@ -4051,12 +4073,14 @@ static void awq__round_in_order(awq__round_rows *r) {
         awq__clear_lanes(r, r->block, end - begin);
         awq__add_rows_of(r, r->block, begin, end - begin, r->error, end, in);
         awq__round_block(r, begin, end - begin);
+        awq__split_errors(r, begin, end);
     }
     for (i = 0; i < in; i++)
         memcpy(r->product + h->order[i] * r->stride, error + i * r->stride,
                r->lanes * sizeof *error);
     r->error = r->product;
     r->product = error;
+    awq__split_errors(r, 0, in);
 }
 
 /* Every q of column c of the block to where the loss is least, the others fixed. change: of e */
@@ -4219,6 +4243,7 @@ static void awq__add_to(const awq__round_rows *r, float *y, const float *x, size
 static void awq__visit(awq__round_rows *r, size_t begin, size_t n, int back) {
     size_t in = r->task->hessian->in_features, size = r->task->group_size;
     size_t start = begin / size * size, end = awq__min(start + size, in);
+    int is_last = back ? begin == start : begin + n == end; /* of a group of several blocks */
     float *product = r->product + begin * r->stride;
     memcpy(r->block, product, n * r->stride * sizeof *product);
     awq__one_side(r, product, begin, n, r->error, 0, in, back);
@@ -4229,8 +4254,10 @@ static void awq__visit(awq__round_rows *r, size_t begin, size_t n, int back) {
         awq__one_side(r, r->beside + begin * r->stride, begin, n, r->v, start, end, back);
     if (r->beside && begin + (back ? n : 0) == (back ? end : start)) awq__clear_refit_sums(r);
     awq__descend(r, begin, n);
-    if (r->beside) awq__refit_part(r, begin, n, back ? begin == start : begin + n == end);
+    if (r->beside) awq__refit_part(r, begin, n, is_last);
     else if (r->task->config->refit) awq__refit_block(r, begin, n);
+    if (r->beside && is_last) awq__split_errors(r, start, end);
+    else awq__split_errors(r, begin, begin + n);
 }
 
 /* Blocks of columns hold whole groups, or groups whole blocks: the width of the block at `begin`,
@@ -6620,6 +6647,7 @@ AWQDEF awq_kernels awq_kernels_portable(void) {
 #endif
     k.round_errors = NULL;
     k.add_part = NULL;
+    k.split_part = NULL;
     k.gemm_to_rows16 = NULL;
     k.rows16_to_gemm = NULL;
     return k;

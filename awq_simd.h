@@ -2146,15 +2146,17 @@ AWQ__INLINE AWQ__AMX void awq__add_tiles_amx(float *y, size_t y_stride, size_t r
 
 AWQ__AMX static void awq__add_part_amx(float *y, size_t y_stride, size_t rows, size_t n,
                                        const float *a, size_t a_stride, size_t a_step,
-                                       const float *x, size_t x_stride, size_t count, void *room) {
-    uint32_t *part = (uint32_t *)room, *strip = part + AWQ__SQUARE;
-    float *sum = (float *)(strip + AWQ__AMX_STEP * AWQ__CHUNK);
+                                       const float *x, size_t x_stride, size_t count,
+                                       const void *split, void *room) {
+    uint32_t *part = (uint32_t *)room, *own = part + AWQ__SQUARE;
+    const uint32_t *strip = split ? (const uint32_t *)split : own;
+    float *sum = (float *)(own + AWQ__AMX_STEP * AWQ__CHUNK);
     size_t steps = awq__ceil_div(count, AWQ__AMX_STEP), i, r;
     awq__fill_part_amx(a, a_stride, a_step, rows, count, part);
     awq__begin_amx();
     for (i = 0; i < n; i += AWQ__AMX_STEP) {
         size_t columns = awq__min(AWQ__AMX_STEP, n - i);
-        awq__fill_strip_amx(x + i, x_stride, columns, count, strip);
+        if (!split) awq__fill_strip_amx(x + i, x_stride, columns, count, own);
         AWQ__MEMORY_BARRIER; /* the tile intrinsics do not say what they read */
         for (r = 0; r < rows; r += AWQ__AMX_STEP) {
             awq__products_amx(part + r / AWQ__AMX_STEP * steps * 4 * AWQ__AMX_WORDS, strip, count,
@@ -2163,8 +2165,17 @@ AWQ__AMX static void awq__add_part_amx(float *y, size_t y_stride, size_t rows, s
             awq__add_tiles_amx(y + r * y_stride + i, y_stride, awq__min(AWQ__AMX_STEP, rows - r),
                                columns, sum);
         }
+        if (split) strip += steps * 4 * AWQ__AMX_WORDS;
     }
     awq__end_amx();
+}
+
+AWQ__AMX static void awq__split_part_amx(const float *x, size_t x_stride, size_t n, size_t count,
+                                         void *split) {
+    size_t strip = awq__ceil_div(count, AWQ__AMX_STEP) * 4 * AWQ__AMX_WORDS, i;
+    for (i = 0; i < n; i += AWQ__AMX_STEP)
+        awq__fill_strip_amx(x + i, x_stride, awq__min(AWQ__AMX_STEP, n - i), count,
+                            (uint32_t *)split + i / AWQ__AMX_STEP * strip);
 }
 
 #endif /* AWQ__HAS_AMX */
@@ -3385,7 +3396,10 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
     if ((features & amx) == amx)
         out[n++] = awq__slot_kernels("amx", awq__prepare_avx2, awq__matmul_amx);
 #ifndef AWQ_INFERENCE_ONLY
-    if (n) out[0].add_part = awq__add_part_amx;
+    if (n) {
+        out[0].add_part = awq__add_part_amx;
+        out[0].split_part = awq__split_part_amx;
+    }
 #endif
 #endif
     if ((features & avx512vnni) == avx512vnni)

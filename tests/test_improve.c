@@ -263,14 +263,16 @@ TEST(sums_of_a_grid_are_those_of_its_definition)
     }
 }
 
-/*  One of the two hooks on y (rows, n) += A (rows, count) X (count, n), by rows or by columns of A;
+/*  One of the two hooks (the second: split before, too) on y (rows, n) += A (rows, count) X (count, n), by rows or by columns of A;
     what is not y stays as it is.                                                                 */
 static void check_products(rng *r, int in_parts, size_t rows, size_t n, size_t count, int by_rows)
 {
     enum { WIDE = 133 };
     static float a[128][WIDE], x[128][WIDE], y[129][WIDE], before[129][WIDE];
     static float room[21504 + 16];
+    static float other[128 * 160 + 16];
     float *aligned = room + (64 - (uintptr_t)room % 64) / sizeof *room;
+    float *split = other + (64 - (uintptr_t)other % 64) / sizeof *other;
     double bound = in_parts ? 3.0 / 65536 : 1e-6;
     size_t i, j, k;
     for (i = 0; i < 128; i++)
@@ -280,9 +282,10 @@ static void check_products(rng *r, int in_parts, size_t rows, size_t n, size_t c
         }
     for (i = 0; i < 129; i++)
         for (j = 0; j < WIDE; j++) before[i][j] = y[i][j] = (float)rng_normal(r);
+    if (in_parts > 1) kernels->split_part(x[0], WIDE, n, count, split);
     if (in_parts)
         kernels->add_part(y[0], WIDE, rows, n, a[0], by_rows ? WIDE : 1, by_rows ? 1 : WIDE, x[0],
-                          WIDE, count, aligned);
+                          WIDE, count, in_parts > 1 ? split : NULL, aligned);
     else
         kernels->add_products(y[0], WIDE, rows, n, a[0], by_rows ? WIDE : 1, by_rows ? 1 : WIDE,
                               x[0], WIDE, count);
@@ -308,6 +311,7 @@ TEST(products_are_exact_enough_whatever_their_shape)
         size_t count = i % 5 ? 1 + rng_below(&r, 128) : 128;
         check_products(&r, 0, rows, n, count, i % 2);
         if (kernels->add_part) check_products(&r, 1, rows, n, count, i % 2);
+        if (kernels->add_part) check_products(&r, 2, rows, n, count, i % 2);
     }
 }
 
