@@ -37,5 +37,4 @@ case " $* " in
         fi
 esac
 "$build/quality/quality" "$encoder" "$calibration" "$text" "$@"
-[ -z "$everything" ] ||
-    CALIB=$shorter TEXT=$text sh "$here/../llm/run.sh" "$build/llm" --tokens 1 --method tuned
+[ -z "$everything" ] || CALIB=$shorter TEXT=$text sh "$here/../llm/run.sh" "$build/llm" --tokens 1
