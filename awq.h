@@ -3353,7 +3353,6 @@ AWQDEF awq_status awq_fit(const awq_kernels *k, awq_matrix weight, const float *
 
 /* ---- the factor of H: blocked Cholesky, AWQ__CHUNK columns at a time ------------------------- */
 
-
 typedef struct awq__factoring {
     const awq_kernels *k;
     size_t in, begin, n; /* columns [begin, begin + n) are being eliminated */
@@ -4080,7 +4079,6 @@ static void awq__round_in_order(awq__round_rows *r) {
                r->lanes * sizeof *error);
     r->error = r->product;
     r->product = error;
-    awq__split_errors(r, 0, in);
 }
 
 /* Every q of column c of the block to where the loss is least, the others fixed. change: of e */
@@ -4278,6 +4276,7 @@ static size_t awq__block_begin(const awq__round_rows *r, size_t col) {
 /* The side of e H that the first pass does not make. */
 static void awq__begin_passes(awq__round_rows *r) {
     size_t in = r->task->hessian->in_features, begin, n;
+    awq__split_errors(r, 0, in);
     for (begin = 0; begin < in; begin += n) {
         n = awq__block_width(r, begin);
         awq__one_side(r, r->product + begin * r->stride, begin, n, r->error, 0, in, 1);

@@ -3393,14 +3393,14 @@ static size_t awq__simd_kernels(uint32_t features, awq_kernels out[AWQ__SIMD_SET
     (void)avxvnni;
     (void)amx;
 #ifdef AWQ__HAS_AMX
-    if ((features & amx) == amx)
-        out[n++] = awq__slot_kernels("amx", awq__prepare_avx2, awq__matmul_amx);
+    if ((features & amx) == amx) {
+        out[n] = awq__slot_kernels("amx", awq__prepare_avx2, awq__matmul_amx);
 #ifndef AWQ_INFERENCE_ONLY
-    if (n) {
-        out[0].add_part = awq__add_part_amx;
-        out[0].split_part = awq__split_part_amx;
-    }
+        out[n].add_part = awq__add_part_amx;
+        out[n].split_part = awq__split_part_amx;
 #endif
+        n++;
+    }
 #endif
     if ((features & avx512vnni) == avx512vnni)
         out[n++] = awq__slot_kernels("avx512vnni", awq__prepare_avx2, awq__matmul_avx512vnni);

@@ -292,14 +292,6 @@ static void rotate(tape *t, kept *k, bool back)
 
 /* ---- layers ---------------------------------------------------------------------------------- */
 
-static void norm_window(const tape *t, const float *x, const float *weight, float *y)
-{
-    size_t dim = t->s.m->dim, i;
-
-    for (i = 0; i < t->tokens; i++)
-        rms_norm(x + i * dim, dim, weight, (float)t->s.m->norm_epsilon, y + i * dim);
-}
-
 static bool apply(tape *t, size_t index, input_group group, const float *x, float *const *outputs,
                   failure *why)
 {
@@ -327,13 +319,13 @@ static bool layer_forward(tape *t, size_t index, failure *why)
     window_job job = { t, k, NULL };
 
     memcpy(k->hidden, hidden, size);
-    norm_window(t, hidden, l->attention_norm, k->attention_in);
+    session_norm(&t->s, hidden, t->tokens, l->attention_norm, k->attention_in);
     if (!apply(t, index, INPUT_QKV, k->attention_in, qkv, why)) return false;
     rotate(t, k, false);
     parallel_run(&t->s.c->pool, m->heads, 1, attend_task, &job);
     if (!add_output(t, index, INPUT_O, k->attended, hidden, why)) return false;
     memcpy(k->middle, hidden, size);
-    norm_window(t, hidden, l->ffn_norm, k->ffn_in);
+    session_norm(&t->s, hidden, t->tokens, l->ffn_norm, k->ffn_in);
     if (!apply(t, index, INPUT_GATE_UP, k->ffn_in, gate_up, why)) return false;
     memcpy(k->product, k->gate, t->tokens * m->ffn_dim * sizeof *k->gate);
     silu_gate(k->product, k->up, t->tokens * m->ffn_dim);

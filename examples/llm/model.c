@@ -325,10 +325,9 @@ static void norm_task(void *arg, size_t begin, size_t end, size_t worker)
                  job->out + begin * job->dim);
 }
 
-/*  s->normed = norm(x) * weight. */
-static void norm(session *s, const float *x, size_t tokens, const float *weight)
+void session_norm(const session *s, const float *x, size_t tokens, const float *weight, float *out)
 {
-    norm_job job = { x, weight, s->m->dim, (float)s->m->norm_epsilon, s->normed };
+    norm_job job = { x, weight, s->m->dim, (float)s->m->norm_epsilon, out };
     parallel_run(&s->c->pool, tokens, 1, norm_task, &job);
 }
 
@@ -517,7 +516,7 @@ static bool attention_half(session *s, size_t index, float *hidden, size_t token
     qkv[0] = s->q;
     qkv[1] = s->k;
     qkv[2] = s->v;
-    norm(s, hidden, tokens, l->attention_norm);
+    session_norm(s, hidden, tokens, l->attention_norm, s->normed);
     if (!apply_group(s, index, INPUT_QKV, s->normed, tokens, qkv, why)) return false;
     attention(s, index, tokens, watch != NULL);
     if (!watched(s, watch, index, INPUT_QKV, s->normed, tokens, why)) return false;
@@ -534,7 +533,7 @@ static bool ffn_half(session *s, size_t index, float *hidden, size_t tokens, con
 
     gate_up[0] = s->gate;
     gate_up[1] = s->up;
-    norm(s, hidden, tokens, l->ffn_norm);
+    session_norm(s, hidden, tokens, l->ffn_norm, s->normed);
     if (!watched(s, watch, index, INPUT_GATE_UP, s->normed, tokens, why)) return false;
     if (!apply_group(s, index, INPUT_GATE_UP, s->normed, tokens, gate_up, why)) return false;
     for_pairs(s, gate_task, s->gate, s->up, tokens * s->m->ffn_dim);
@@ -576,6 +575,6 @@ bool session_forward(session *s, const uint32_t *ids, size_t tokens, failure *wh
 
 bool session_logits(session *s, size_t first, size_t tokens, float *logits, failure *why)
 {
-    norm(s, s->hidden + first * s->m->dim, tokens, s->m->output_norm);
+    session_norm(s, s->hidden + first * s->m->dim, tokens, s->m->output_norm, s->normed);
     return linears_apply(s->c, &s->m->head, 1, s->normed, tokens, &logits, why);
 }

@@ -97,6 +97,8 @@ bool session_embed(session *s, const uint32_t *ids, size_t tokens, failure *why)
 /*  Runs one layer on hidden [tokens][dim] at the session's position; `watch` may be NULL. */
 bool session_layer(session *s, size_t index, float *hidden, size_t tokens, const observer *watch,
                    failure *why);
+/*  out = norm(x) * weight. */
+void session_norm(const session *s, const float *x, size_t tokens, const float *weight, float *out);
 /*  Rotates adjacent pairs of channels (GGUF stores q and k rows in that order) of every head. */
 void session_rotate(const session *s, float *x, size_t heads, size_t position, bool back);
 /*  Runs tokens <= batch through all layers and moves on; their hidden states stay in s->hidden. */

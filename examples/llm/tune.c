@@ -30,9 +30,14 @@ typedef struct tuning {
     double *losses;             /* [WINDOW] */
 } tuning;
 
+static int group_size(const tuning *t)
+{
+    return t->q->m.layers[0].linears[0].packed.quant.group_size;
+}
+
 static size_t groups_of(const tuning *t, const linear *l)
 {
-    return awq_group_count(l->in_features, t->q->m.layers[0].linears[0].packed.quant.group_size);
+    return awq_group_count(l->in_features, group_size(t));
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -113,8 +118,7 @@ static bool open_tuning(tuning *t, failure *why)
         return fail(why, "out of memory");
     place_layers(t, t->gradient);
     return open_student(t, why) && session_open(&t->teacher, t->m, t->c, WINDOW, WINDOW, why)
-           && tape_open(&t->tape, &t->student, t->c, WINDOW,
-                        t->q->m.layers[0].linears[0].packed.quant.group_size, why);
+           && tape_open(&t->tape, &t->student, t->c, WINDOW, group_size(t), why);
 }
 
 static void close_tuning(tuning *t)
@@ -250,7 +254,6 @@ static void change_task(void *arg, size_t begin, size_t end, size_t worker)
 static void apply_changes(tuning *t)
 {
     size_t dim = t->m->dim, i, j, which;
-    int size = t->q->m.layers[0].linears[0].packed.quant.group_size;
 
     for (i = 0; i < t->m->layers_count; i++) {
         layer *l = &t->student.layers[i]; /* its norms are q's */
@@ -261,7 +264,7 @@ static void apply_changes(tuning *t)
         for (which = 0; which < LINEARS; which++) {
             linear *w = &l->linears[which];
             change_job job = { (float *)(uintptr_t)w->weight, t->layers[i].scales[which],
-                               w->in_features, groups_of(t, w), (size_t)size };
+                               w->in_features, groups_of(t, w), (size_t)group_size(t) };
             parallel_run(&t->c->pool, w->out_features, 16, change_task, &job);
         }
     }
