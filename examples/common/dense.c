@@ -2,6 +2,7 @@
 #include "dense.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -12,19 +13,24 @@
 /* ---- vectors --------------------------------------------------------------------------------- */
 
 /*  Sums run in LANES parallel lanes, which no compiler may introduce by itself without -ffast-math.
-    VECTORS of them are as many columns as a tile holds in registers. */
+    Tiles are as large as the registers: of DOT_ROWS rows by DOT_TOKENS, and of MIX_TOKENS by
+    VECTORS of columns. */
 #if defined(__AVX512F__)
 #define LANES 16
 #define VECTORS 4
+#define DOT_TOKENS 6
 #elif defined(__AVX__)
 #define LANES 8
 #define VECTORS 2
+#define DOT_TOKENS 3
 #else
 #define LANES 4
 #define VECTORS 2
+#define DOT_TOKENS 3
 #endif
-#define TILE_TOKENS 4
-#define TILE_ROWS 4
+#define DOT_ROWS 4
+#define MIX_TOKENS 6
+#define MIX_ROWS 128 /* at a time: 64 columns of them stay in the L1 cache */
 
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
 
@@ -47,15 +53,40 @@ static inline lanes multiply_add(lanes a, lanes b, lanes c)
 #endif
 }
 
+/*  Lanes are summed in one order everywhere: quarters of a vector first, then the lanes of a quad. */
+typedef float quad __attribute__((vector_size(4 * sizeof(float))));
+
+static inline quad sum_quarters(lanes v)
+{
+    float parts[LANES];
+    quad sum, part;
+    size_t i;
+
+    memcpy(parts, &v, sizeof parts);
+    memcpy(&sum, parts, sizeof sum);
+    for (i = 4; i < LANES; i += 4) {
+        memcpy(&part, parts + i, sizeof part);
+        sum += part;
+    }
+    return sum;
+}
+
 static inline float sum_lanes(lanes v)
 {
-    float sums[LANES];
-    int half, i;
+    quad q = sum_quarters(v);
+    return (q[0] + q[2]) + (q[1] + q[3]);
+}
 
-    memcpy(sums, &v, sizeof sums);
-    for (half = LANES / 2; half; half /= 2)
-        for (i = 0; i < half; i++) sums[i] += sums[i + half];
-    return sums[0];
+/*  The same of DOT_ROWS vectors, in half as many steps. */
+static inline void sum_rows(const lanes v[DOT_ROWS][DOT_TOKENS], size_t token, float sums[DOT_ROWS])
+{
+    quad a = sum_quarters(v[0][token]), b = sum_quarters(v[1][token]);
+    quad c = sum_quarters(v[2][token]), d = sum_quarters(v[3][token]), all;
+    quad first = { a[0], b[0], c[0], d[0] }, second = { a[1], b[1], c[1], d[1] };
+    quad third = { a[2], b[2], c[2], d[2] }, fourth = { a[3], b[3], c[3], d[3] };
+
+    all = (first + third) + (second + fourth);
+    memcpy(sums, &all, sizeof all);
 }
 
 /* ---- products of matrices -------------------------------------------------------------------- */
@@ -66,7 +97,8 @@ static inline __attribute__((always_inline)) void dot_tile(const float *w, size_
                                                            size_t n, float *y, size_t y_stride,
                                                            const size_t rows, const size_t tokens)
 {
-    lanes sums[TILE_ROWS][TILE_TOKENS], ws[TILE_ROWS];
+    lanes sums[DOT_ROWS][DOT_TOKENS], ws[DOT_ROWS];
+    float sum[DOT_ROWS];
     size_t whole = n - n % LANES, i, r, t;
 
     memset(sums, 0, sizeof sums);
@@ -77,12 +109,14 @@ static inline __attribute__((always_inline)) void dot_tile(const float *w, size_
             for (r = 0; r < rows; r++) sums[r][t] = multiply_add(ws[r], xs, sums[r][t]);
         }
     }
-    for (t = 0; t < tokens; t++)
+    for (t = 0; t < tokens; t++) {
+        if (rows == DOT_ROWS) sum_rows((const lanes(*)[DOT_TOKENS])sums, t, sum);
+        else sum[0] = sum_lanes(sums[0][t]);
         for (r = 0; r < rows; r++) {
-            float sum = sum_lanes(sums[r][t]);
-            for (i = whole; i < n; i++) sum += w[r * w_stride + i] * x[t * x_stride + i];
-            y[t * y_stride + r] = sum;
+            for (i = whole; i < n; i++) sum[r] += w[r * w_stride + i] * x[t * x_stride + i];
+            y[t * y_stride + r] = sum[r];
         }
+    }
 }
 
 static inline __attribute__((always_inline)) void dot_tiles(const float *w, size_t w_stride,
@@ -92,8 +126,8 @@ static inline __attribute__((always_inline)) void dot_tiles(const float *w, size
 {
     size_t r;
 
-    for (r = 0; r + TILE_ROWS <= rows; r += TILE_ROWS)
-        dot_tile(w + r * w_stride, w_stride, x, x_stride, n, y + r, y_stride, TILE_ROWS, tokens);
+    for (r = 0; r + DOT_ROWS <= rows; r += DOT_ROWS)
+        dot_tile(w + r * w_stride, w_stride, x, x_stride, n, y + r, y_stride, DOT_ROWS, tokens);
     for (; r < rows; r++)
         dot_tile(w + r * w_stride, w_stride, x, x_stride, n, y + r, y_stride, 1, tokens);
 }
@@ -103,28 +137,32 @@ void matmul_f32(const float *w, size_t w_stride, size_t rows, const float *x, si
 {
     size_t t;
 
-    for (t = 0; t + TILE_TOKENS <= tokens; t += TILE_TOKENS)
+    for (t = 0; t + DOT_TOKENS <= tokens; t += DOT_TOKENS)
         dot_tiles(w, w_stride, rows, x + t * x_stride, x_stride, n, y + t * y_stride, y_stride,
-                  TILE_TOKENS);
-    for (; t < tokens; t++)
+                  DOT_TOKENS);
+    for (; t + 2 <= tokens; t += 2)
+        dot_tiles(w, w_stride, rows, x + t * x_stride, x_stride, n, y + t * y_stride, y_stride, 2);
+    if (t < tokens)
         dot_tiles(w, w_stride, rows, x + t * x_stride, x_stride, n, y + t * y_stride, y_stride, 1);
 }
 
-static inline __attribute__((always_inline)) void mix_tile(const float *x, size_t x_stride,
-                                                           const float *rows, size_t row_stride,
-                                                           size_t n, float *y, size_t y_stride,
+static inline __attribute__((always_inline)) void mix_tile(mix_factors f, const float *rows,
+                                                           size_t row_stride, size_t n, bool add,
+                                                           float *y, size_t y_stride,
                                                            const size_t tokens,
                                                            const size_t vectors)
 {
     static const lanes zero = { 0 };
-    lanes sums[TILE_TOKENS][VECTORS], row[VECTORS];
+    lanes sums[MIX_TOKENS][VECTORS], row[VECTORS];
     size_t i, t, v;
 
-    memset(sums, 0, sizeof sums);
+    for (t = 0; t < tokens; t++)
+        for (v = 0; v < vectors; v++)
+            sums[t][v] = add ? load_lanes(y + t * y_stride + v * LANES) : zero;
     for (i = 0; i < n; i++) {
         for (v = 0; v < vectors; v++) row[v] = load_lanes(rows + i * row_stride + v * LANES);
         for (t = 0; t < tokens; t++) {
-            lanes factor = x[t * x_stride + i] - zero;
+            lanes factor = f.x[t * f.stride + i * f.step] - zero;
             for (v = 0; v < vectors; v++) sums[t][v] = multiply_add(factor, row[v], sums[t][v]);
         }
     }
@@ -133,46 +171,73 @@ static inline __attribute__((always_inline)) void mix_tile(const float *x, size_
             memcpy(y + t * y_stride + v * LANES, &sums[t][v], sizeof(lanes));
 }
 
-static void mix_column(const float *x, size_t x_stride, size_t tokens, const float *rows,
-                       size_t row_stride, size_t n, float *y, size_t y_stride)
+static void mix_column(mix_factors f, size_t tokens, const float *rows, size_t row_stride, size_t n,
+                       bool add, float *y, size_t y_stride)
 {
     size_t i, t;
 
     for (t = 0; t < tokens; t++) {
-        float sum = 0;
-        for (i = 0; i < n; i++) sum += x[t * x_stride + i] * rows[i * row_stride];
+        float sum = add ? y[t * y_stride] : 0;
+        for (i = 0; i < n; i++) sum += f.x[t * f.stride + i * f.step] * rows[i * row_stride];
         y[t * y_stride] = sum;
     }
 }
 
-static inline __attribute__((always_inline)) void mix_tiles(const float *x, size_t x_stride,
-                                                            const float *rows, size_t row_stride,
-                                                            size_t n, size_t columns, float *y,
+static inline __attribute__((always_inline)) void mix_tiles(mix_factors f, const float *rows,
+                                                            size_t row_stride, size_t n,
+                                                            size_t columns, bool add, float *y,
                                                             size_t y_stride, const size_t tokens)
 {
     size_t c;
 
     for (c = 0; c + VECTORS * LANES <= columns; c += VECTORS * LANES)
-        mix_tile(x, x_stride, rows + c, row_stride, n, y + c, y_stride, tokens, VECTORS);
+        mix_tile(f, rows + c, row_stride, n, add, y + c, y_stride, tokens, VECTORS);
     for (; c + LANES <= columns; c += LANES)
-        mix_tile(x, x_stride, rows + c, row_stride, n, y + c, y_stride, tokens, 1);
-    for (; c < columns; c++)
-        mix_column(x, x_stride, tokens, rows + c, row_stride, n, y + c, y_stride);
+        mix_tile(f, rows + c, row_stride, n, add, y + c, y_stride, tokens, 1);
+    for (; c < columns; c++) mix_column(f, tokens, rows + c, row_stride, n, add, y + c, y_stride);
+}
+
+static void mix_some(mix_factors f, size_t tokens, const float *rows, size_t row_stride, size_t n,
+                     size_t columns, bool add, float *y, size_t y_stride)
+{
+    for (; tokens >= MIX_TOKENS; tokens -= MIX_TOKENS) {
+        mix_tiles(f, rows, row_stride, n, columns, add, y, y_stride, MIX_TOKENS);
+        f.x += MIX_TOKENS * f.stride;
+        y += MIX_TOKENS * y_stride;
+    }
+    for (; tokens >= 2; tokens -= 2) {
+        mix_tiles(f, rows, row_stride, n, columns, add, y, y_stride, 2);
+        f.x += 2 * f.stride;
+        y += 2 * y_stride;
+    }
+    if (tokens) mix_tiles(f, rows, row_stride, n, columns, add, y, y_stride, 1);
+}
+
+static void mix_blocks(mix_factors f, size_t tokens, const float *rows, size_t row_stride, size_t n,
+                       size_t columns, bool add, float *y, size_t y_stride)
+{
+    size_t some;
+
+    do {
+        some = n < MIX_ROWS ? n : MIX_ROWS;
+        mix_some(f, tokens, rows, row_stride, some, columns, add, y, y_stride);
+        f.x += some * f.step;
+        rows += some * row_stride;
+        add = true;
+    } while (n -= some);
 }
 
 void mix_rows(const float *x, size_t x_stride, size_t tokens, const float *rows, size_t row_stride,
               size_t n, size_t columns, float *y, size_t y_stride)
 {
-    size_t t;
+    mix_factors f = { x, x_stride, 1 };
+    mix_blocks(f, tokens, rows, row_stride, n, columns, false, y, y_stride);
+}
 
-    for (t = 0; t + TILE_TOKENS <= tokens; t += TILE_TOKENS)
-        mix_tiles(x + t * x_stride, x_stride, rows, row_stride, n, columns, y + t * y_stride,
-                  y_stride, TILE_TOKENS);
-    x += t * x_stride;
-    y += t * y_stride;
-    if (tokens - t == 3) mix_tiles(x, x_stride, rows, row_stride, n, columns, y, y_stride, 3);
-    if (tokens - t == 2) mix_tiles(x, x_stride, rows, row_stride, n, columns, y, y_stride, 2);
-    if (tokens - t == 1) mix_tiles(x, x_stride, rows, row_stride, n, columns, y, y_stride, 1);
+void add_mixed_rows(mix_factors f, size_t tokens, const float *rows, size_t row_stride, size_t n,
+                    size_t columns, float *y, size_t y_stride)
+{
+    mix_blocks(f, tokens, rows, row_stride, n, columns, true, y, y_stride);
 }
 
 /* ---- functions of numbers -------------------------------------------------------------------- */

@@ -14,6 +14,15 @@ void matmul_f32(const float *w, size_t w_stride, size_t rows, const float *x, si
 void mix_rows(const float *x, size_t x_stride, size_t tokens, const float *rows, size_t row_stride,
               size_t n, size_t columns, float *y, size_t y_stride);
 
+/*  The same, added to y, with factors that stand anywhere: x[t * stride + n * step]. */
+typedef struct mix_factors {
+    const float *x;
+    size_t stride, step;
+} mix_factors;
+
+void add_mixed_rows(mix_factors f, size_t tokens, const float *rows, size_t row_stride, size_t n,
+                    size_t columns, float *y, size_t y_stride);
+
 /*  x = softmax(scale x). */
 void softmax(float *x, size_t count, float scale);
 

@@ -6,7 +6,8 @@
 #include <math.h>
 
 #define STRIP 64 /* columns of a product at a time, so that what is read stays in the cache */
-#define ROWS 16  /* rows of dW at a time */
+#define ROWS 48  /* rows of dW at a time */
+#define BLOCK 64 /* tokens of attention at a time, with what they see */
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
@@ -32,18 +33,18 @@ static float *place_kept(kept *k, const size_t widths[11], size_t tokens, float 
     return memory;
 }
 
-/*  Floats of one worker: some columns of a product, or some rows of dW and of what they come from. */
-static size_t strip_size(const model *m, size_t tokens)
+/*  Floats of one worker: some rows of dW, or two squares of attention and a head's keys. */
+static size_t room_size(const model *m, size_t tokens)
 {
     size_t q = m->heads * m->head_dim, widest = m->ffn_dim > m->dim ? m->ffn_dim : m->dim;
-    size_t columns = m->head_dim > STRIP ? m->head_dim : STRIP;
+    size_t rows = ROWS * (q > widest ? q : widest), squares = (2 * tokens + m->head_dim) * tokens;
 
-    return columns * tokens + ROWS * (tokens + (q > widest ? q : widest));
+    return rows > squares ? rows : squares;
 }
 
-static float *strip_of(const tape *t, size_t worker)
+static float *room_of(const tape *t, size_t worker)
 {
-    return t->strips + worker * strip_size(t->s.m, t->tokens);
+    return t->rooms + worker * room_size(t->s.m, t->tokens);
 }
 
 bool tape_open(tape *t, const model *m, compute *c, size_t tokens, int group_size, failure *why)
@@ -59,9 +60,8 @@ bool tape_open(tape *t, const model *m, compute *c, size_t tokens, int group_siz
     for (i = 0; i < 11; i++) width += widths[i];
     t->layers = calloc(m->layers_count, sizeof *t->layers);
     memory = t->memory = malloc((m->layers_count + 1) * width * tokens * sizeof *memory);
-    t->squares = malloc(workers * 3 * tokens * tokens * sizeof *t->squares);
-    t->strips = malloc(workers * strip_size(m, tokens) * sizeof *t->strips);
-    if (!t->layers || !t->memory || !t->squares || !t->strips) return fail(why, "out of memory");
+    t->rooms = malloc(workers * room_size(m, tokens) * sizeof *t->rooms);
+    if (!t->layers || !t->memory || !t->rooms) return fail(why, "out of memory");
     for (i = 0; i < m->layers_count; i++) memory = place_kept(&t->layers[i], widths, tokens, memory);
     place_kept(&t->back, widths, tokens, memory);
     return true;
@@ -72,15 +72,13 @@ void tape_close(tape *t)
     if (t->s.m) session_close(&t->s);
     free(t->layers);
     free(t->memory);
-    free(t->squares);
-    free(t->strips);
+    free(t->rooms);
     memset(t, 0, sizeof *t);
 }
 
 /* ---- linears --------------------------------------------------------------------------------- */
 
 typedef struct back_job {
-    tape *t;
     const linear *linears;
     size_t count, tokens;
     const float *const *d_y;
@@ -90,29 +88,27 @@ typedef struct back_job {
 static void back_task(void *arg, size_t begin, size_t end, size_t worker)
 {
     const back_job *job = arg;
-    size_t in = job->linears[0].in_features, c, i, t, n;
-    float *part = strip_of(job->t, worker);
+    size_t in = job->linears[0].in_features, i, t, n;
 
+    (void)worker;
+    for (t = 0; t < job->tokens; t++)
+        memset(job->d_x + t * in + begin, 0, (end - begin) * sizeof *job->d_x);
     for (; begin < end; begin += n) {
         n = end - begin < STRIP ? end - begin : STRIP;
         for (i = 0; i < job->count; i++) {
             const linear *l = &job->linears[i];
-            mix_rows(job->d_y[i], l->out_features, job->tokens, l->weight + begin, in,
-                     l->out_features, n, part, STRIP);
-            for (t = 0; t < job->tokens; t++)
-                for (c = 0; c < n; c++) {
-                    float *to = job->d_x + t * in + begin + c;
-                    *to = part[t * STRIP + c] + (i ? *to : 0);
-                }
+            mix_factors f = { job->d_y[i], l->out_features, 1 };
+            add_mixed_rows(f, job->tokens, l->weight + begin, in, l->out_features, n,
+                           job->d_x + begin, in);
         }
     }
 }
 
-void linears_backward(tape *t, const linear *linears, size_t count, const float *const *d_y,
+void linears_backward(compute *c, const linear *linears, size_t count, const float *const *d_y,
                       size_t tokens, float *d_x)
 {
-    back_job job = { t, linears, count, tokens, d_y, d_x };
-    parallel_run(&t->s.c->pool, linears[0].in_features, STRIP, back_task, &job);
+    back_job job = { linears, count, tokens, d_y, d_x };
+    parallel_run(&c->pool, linears[0].in_features, STRIP, back_task, &job);
 }
 
 typedef struct scale_job {
@@ -127,17 +123,17 @@ static void scale_task(void *arg, size_t begin, size_t end, size_t worker)
 {
     const scale_job *job = arg;
     const tape *t = job->t;
-    size_t in = job->l->in_features, out = job->l->out_features, tokens = t->tokens, r, i, n, rows;
+    size_t in = job->l->in_features, out = job->l->out_features, r, i, n, rows;
     size_t size = t->group_size < in ? t->group_size : in, groups = (in + size - 1) / size;
-    float *turned = strip_of(t, worker), *d_w = turned + ROWS * tokens;
+    float *d_w = room_of(t, worker);
 
     for (; begin < end; begin += rows) {
+        mix_factors f = { job->d_y + begin, 1, out };
         rows = end - begin < ROWS ? end - begin : ROWS;
-        for (i = 0; i < tokens; i++)
-            for (r = 0; r < rows; r++) turned[r * tokens + i] = job->d_y[i * out + begin + r];
+        memset(d_w, 0, rows * in * sizeof *d_w);
         for (i = 0; i < in; i += n) {
             n = in - i < STRIP ? in - i : STRIP;
-            mix_rows(turned, tokens, rows, job->x + i, in, tokens, n, d_w + i, in);
+            add_mixed_rows(f, rows, job->x + i, in, t->tokens, n, d_w + i, in);
         }
         for (r = 0; r < rows; r++) {
             const float *w = job->l->weight + (begin + r) * in;
@@ -203,17 +199,65 @@ typedef struct window_job {
     kept *back;                 /* NULL: forward */
 } window_job;
 
-/*  P = softmax(q k^T / sqrt(d)) of one head, each token over its past. */
-static void attention_shares(const tape *t, const kept *k, size_t head, float *shares)
+/*  Where the block of a token ends. */
+static size_t block_end(const tape *t, size_t token)
+{
+    size_t end = token - token % BLOCK + BLOCK;
+    return end < t->tokens ? end : t->tokens;
+}
+
+/*  y [n][n] = x k^T of one head's channels, each token with its past (and the rest of its block). */
+static void past_products(const tape *t, const float *x, size_t x_stride, const float *k,
+                          size_t k_stride, float *turned, float *y)
+{
+    size_t d = t->s.m->head_dim, n = t->tokens, i, j, end;
+
+    for (i = 0; i < n; i++)
+        for (j = 0; j < d; j++) turned[j * n + i] = k[i * k_stride + j];
+    for (i = 0; i < n; i = end) {
+        end = block_end(t, i);
+        mix_rows(x + i * x_stride, x_stride, end - i, turned, n, d, end, y + i * n, n);
+    }
+}
+
+/*  y += A v, where A [n][n] is zero in the rest of a token's block. */
+static void add_past(const tape *t, const float *a, const float *v, size_t v_stride, float *y,
+                     size_t y_stride)
+{
+    size_t n = t->tokens, i, end;
+
+    for (i = 0; i < n; i = end) {
+        mix_factors f = { a + i * n, n, 1 };
+        end = block_end(t, i);
+        add_mixed_rows(f, end - i, v, v_stride, end, t->s.m->head_dim, y + i * y_stride, y_stride);
+    }
+}
+
+/*  y += A^T x */
+static void add_future(const tape *t, const float *a, const float *x, size_t x_stride, float *y,
+                       size_t y_stride)
+{
+    size_t n = t->tokens, i, end;
+
+    for (i = 0; i < n; i = end) {
+        mix_factors f = { a + i * n + i, 1, n };
+        end = block_end(t, i);
+        add_mixed_rows(f, end - i, x + i * x_stride, x_stride, n - i, t->s.m->head_dim,
+                       y + i * y_stride, y_stride);
+    }
+}
+
+/*  Of one head, each token over its past, zero in the rest of its block: softmax(q k^T / sqrt(d)). */
+static void attention_shares(const tape *t, const kept *k, size_t head, float *turned, float *shares)
 {
     const model *m = t->s.m;
-    size_t d = m->head_dim, q_dim = m->heads * d, kv_dim = m->kv_heads * d, n = t->tokens, i;
-    const float *keys = k->k + head / (m->heads / m->kv_heads) * d;
+    size_t d = m->head_dim, kv_dim = m->kv_heads * d, n = t->tokens, i;
 
-    matmul_f32(keys, kv_dim, n, k->q + head * d, q_dim, n, d, shares, n);
+    past_products(t, k->q + head * d, m->heads * d, k->k + head / (m->heads / m->kv_heads) * d,
+                  kv_dim, turned, shares);
     for (i = 0; i < n; i++) {
         softmax(shares + i * n, i + 1, 1 / sqrtf((float)d));
-        memset(shares + i * n + i + 1, 0, (n - i - 1) * sizeof *shares);
+        memset(shares + i * n + i + 1, 0, (block_end(t, i) - i - 1) * sizeof *shares);
     }
 }
 
@@ -222,50 +266,39 @@ static void attend_task(void *arg, size_t begin, size_t end, size_t worker)
     const window_job *job = arg;
     const tape *t = job->t;
     const model *m = t->s.m;
-    size_t d = m->head_dim, kv_dim = m->kv_heads * d, n = t->tokens;
-    float *shares = t->squares + worker * 3 * n * n;
+    size_t d = m->head_dim, kv_dim = m->kv_heads * d, n = t->tokens, i;
+    float *shares = room_of(t, worker), *turned = shares + n * n;
 
     for (; begin < end; begin++) {
-        attention_shares(t, job->k, begin, shares);
-        mix_rows(shares, n, n, job->k->v + begin / (m->heads / m->kv_heads) * d, kv_dim, n, d,
-                 job->k->attended + begin * d, m->heads * d);
+        float *attended = job->k->attended + begin * d;
+        attention_shares(t, job->k, begin, turned, shares);
+        for (i = 0; i < n; i++) memset(attended + i * m->heads * d, 0, d * sizeof *attended);
+        add_past(t, shares, job->k->v + begin / (m->heads / m->kv_heads) * d, kv_dim, attended,
+                 m->heads * d);
     }
 }
 
-/*  y (columns of it) += A^T x, A [n][n], x [n][d] */
-static void add_turned(const float *a, size_t n, const float *x, size_t x_stride, size_t d,
-                       float *turned, float *part, float *y, size_t y_stride)
-{
-    size_t i, j;
-
-    for (i = 0; i < n; i++)
-        for (j = 0; j < n; j++) turned[j * n + i] = a[i * n + j];
-    mix_rows(turned, n, n, x, x_stride, n, d, part, d);
-    for (i = 0; i < n; i++)
-        for (j = 0; j < d; j++) y[i * y_stride + j] += part[i * d + j];
-}
-
 /*  dS = P (dP - sum dP P) / sqrt(d), dP = d_attended v^T; then q, k and v by products. */
-static void attend_back_head(const window_job *job, size_t head, float *squares, float *part)
+static void attend_back_head(const window_job *job, size_t head, float *room)
 {
     const tape *t = job->t;
     const model *m = t->s.m;
     size_t d = m->head_dim, q_dim = m->heads * d, kv_dim = m->kv_heads * d, n = t->tokens, i, j;
     size_t kv = head / (m->heads / m->kv_heads) * d;
-    float *shares = squares, *d_shares = squares + n * n, *turned = squares + 2 * n * n;
+    float *shares = room, *d_shares = shares + n * n, *turned = d_shares + n * n;
     const float *d_out = job->back->attended + head * d;
 
-    attention_shares(t, job->k, head, shares);
-    matmul_f32(job->k->v + kv, kv_dim, n, d_out, q_dim, n, d, d_shares, n);
-    add_turned(shares, n, d_out, q_dim, d, turned, part, job->back->v + kv, kv_dim);
+    attention_shares(t, job->k, head, turned, shares);
+    past_products(t, d_out, q_dim, job->k->v + kv, kv_dim, turned, d_shares);
+    add_future(t, shares, d_out, q_dim, job->back->v + kv, kv_dim);
     for (i = 0; i < n; i++) {
         const float *p = shares + i * n;
         float *ds = d_shares + i * n, sum = 0, scale = 1 / sqrtf((float)d);
         for (j = 0; j <= i; j++) sum += ds[j] * p[j];
-        for (j = 0; j < n; j++) ds[j] = p[j] * (ds[j] - sum) * scale;
+        for (j = 0; j < block_end(t, i); j++) ds[j] = p[j] * (ds[j] - sum) * scale;
     }
-    mix_rows(d_shares, n, n, job->k->k + kv, kv_dim, n, d, job->back->q + head * d, q_dim);
-    add_turned(d_shares, n, job->k->q + head * d, q_dim, d, turned, part, job->back->k + kv, kv_dim);
+    add_past(t, d_shares, job->k->k + kv, kv_dim, job->back->q + head * d, q_dim);
+    add_future(t, d_shares, job->k->q + head * d, q_dim, job->back->k + kv, kv_dim);
 }
 
 static void attend_back_task(void *arg, size_t begin, size_t end, size_t worker)
@@ -275,8 +308,7 @@ static void attend_back_task(void *arg, size_t begin, size_t end, size_t worker)
     size_t repeat = t->s.m->heads / t->s.m->kv_heads, head;
 
     for (head = begin * repeat; head < end * repeat; head++)
-        attend_back_head(job, head, t->squares + worker * 3 * t->tokens * t->tokens,
-                         strip_of(t, worker));
+        attend_back_head(job, head, room_of(t, worker));
 }
 
 static void rotate(tape *t, kept *k, bool back)
@@ -342,11 +374,11 @@ static void ffn_backward(tape *t, size_t index, float *gradient, const layer_gra
     const float *d_down = gradient, *d_gate_up[2] = { back->gate, back->up };
 
     scale_gradients(t, index, LINEAR_DOWN, k->product, gradient, out);
-    linears_backward(t, &l->linears[LINEAR_DOWN], 1, &d_down, t->tokens, back->product);
+    linears_backward(t->s.c, &l->linears[LINEAR_DOWN], 1, &d_down, t->tokens, back->product);
     parallel_run(&t->s.c->pool, t->tokens * m->ffn_dim, 4096, gate_back_task, &gates);
     scale_gradients(t, index, LINEAR_GATE, k->ffn_in, back->gate, out);
     scale_gradients(t, index, LINEAR_UP, k->ffn_in, back->up, out);
-    linears_backward(t, &l->linears[LINEAR_GATE], 2, d_gate_up, t->tokens, back->ffn_in);
+    linears_backward(t->s.c, &l->linears[LINEAR_GATE], 2, d_gate_up, t->tokens, back->ffn_in);
     norm_backward(k->middle, l->ffn_norm, k->ffn_in, back->ffn_in, t->tokens, m->dim,
                   (float)m->norm_epsilon, gradient, out->ffn_norm);
 }
@@ -358,11 +390,13 @@ static void attention_backward(tape *t, size_t index, float *gradient, const lay
     const kept *k = &t->layers[index];
     kept *back = &t->back;
     size_t kv_size = t->tokens * m->kv_heads * m->head_dim * sizeof *back->k;
+    size_t q_size = t->tokens * m->heads * m->head_dim * sizeof *back->q;
     window_job job = { t, k, back };
     const float *d_o = gradient, *d_qkv[3] = { back->q, back->k, back->v };
 
     scale_gradients(t, index, LINEAR_O, k->attended, gradient, out);
-    linears_backward(t, &l->linears[LINEAR_O], 1, &d_o, t->tokens, back->attended);
+    linears_backward(t->s.c, &l->linears[LINEAR_O], 1, &d_o, t->tokens, back->attended);
+    memset(back->q, 0, q_size);
     memset(back->k, 0, kv_size);
     memset(back->v, 0, kv_size);
     parallel_run(&t->s.c->pool, m->kv_heads, 1, attend_back_task, &job);
@@ -370,7 +404,7 @@ static void attention_backward(tape *t, size_t index, float *gradient, const lay
     scale_gradients(t, index, LINEAR_Q, k->attention_in, back->q, out);
     scale_gradients(t, index, LINEAR_K, k->attention_in, back->k, out);
     scale_gradients(t, index, LINEAR_V, k->attention_in, back->v, out);
-    linears_backward(t, &l->linears[LINEAR_Q], 3, d_qkv, t->tokens, back->attention_in);
+    linears_backward(t->s.c, &l->linears[LINEAR_Q], 3, d_qkv, t->tokens, back->attention_in);
     norm_backward(k->hidden, l->attention_norm, k->attention_in, back->attention_in, t->tokens,
                   m->dim, (float)m->norm_epsilon, gradient, out->attention_norm);
 }

@@ -24,8 +24,7 @@ typedef struct tape {
     kept *layers;
     float *memory;                      /* of all of them */
     kept back;                          /* gradients of the layer at work, by the same names */
-    float *squares;                     /* [worker][3][tokens][tokens] of attention */
-    float *strips;                      /* [worker] of products */
+    float *rooms;                       /* [worker] of products */
 } tape;
 
 /*  Windows of `tokens`, groups as in awq_quant. To be closed even if it fails. */
@@ -42,7 +41,7 @@ void tape_backward(tape *t, float *gradient, const layer_gradients *layers);
 void norm_backward(const float *x, const float *weight, const float *y, const float *d_y,
                    size_t tokens, size_t dim, float epsilon, float *gradient, float *d_weight);
 /*  d_x = sum over linears of d_y[i] W[i]. */
-void linears_backward(tape *t, const linear *linears, size_t count, const float *const *d_y,
+void linears_backward(compute *c, const linear *linears, size_t count, const float *const *d_y,
                       size_t tokens, float *d_x);
 
 #endif

@@ -8,7 +8,7 @@
 #include <math.h>
 
 #define STEP_WINDOWS 2
-#define CHUNK 64  /* tokens whose logits are in memory together */
+#define CHUNK 128 /* tokens whose logits are in memory together */
 #define RATE 1e-3 /* of Adam, on logarithms */
 #define WARM_UP 5 /* steps */
 
@@ -178,7 +178,7 @@ static bool differ(tuning *t, size_t first, failure *why)
         || !session_logits(&t->teacher, first, CHUNK, t->target, why))
         return false;
     parallel_run(&t->c->pool, CHUNK, 1, divergence_task, &job);
-    linears_backward(&t->tape, &t->student.head, 1, &d_logits, CHUNK,
+    linears_backward(t->c, &t->student.head, 1, &d_logits, CHUNK,
                      t->d_normed + first * t->m->dim);
     return true;
 }

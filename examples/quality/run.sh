@@ -3,7 +3,8 @@
 #
 # First a sentence encoder, then a language model. With options, those of the program, only the
 # tables asked for on the encoder; with --perplexity GROUP... only the language model, for those group
-# sizes. CALIB and TEXT name files of yours, GGML another libggml-base.so.
+# sizes, with options of llm after them. CALIB and TEXT name files of yours, GGML another
+# libggml-base.so.
 set -eu
 
 build=$1

@@ -1,14 +1,15 @@
-/*  test_tune.c - gradients through a small random model against differences of its outputs, and what
-    tuning does to a quantized one. */
+/*  test_tune.c - products of matrices against sums in double; gradients through a small random model
+    against differences of its outputs, and what tuning does to a quantized one. */
 #include "../backward.h"
 #include "../tune.h"
 #include "tiny.h"
 
 #include "../../common/asserts.h"
+#include "../../common/dense.h"
 
 #include <math.h>
 
-enum { TOKENS = 24, GROUP = 24 };   /* 64 = 24 + 24 + 16, 96 = 4 * 24 */
+enum { TOKENS = 80, GROUP = 24 };   /* 64 = 24 + 24 + 16, 96 = 4 * 24 */
 
 static char path[64];
 static failure why;
@@ -52,6 +53,59 @@ static int close_all(void **state)
     model_close(&m);
     compute_close(&c);
     return remove(path);
+}
+
+/* ---- products -------------------------------------------------------------------------------- */
+
+#define MOST 300
+#define WIDEST 81
+
+/*  y has a column more than is written. */
+static void assert_products(size_t tokens, size_t n, size_t columns, const float *x, const float *rows,
+                            const float *w)
+{
+    static float y[3][13 * (WIDEST + 1)];
+    size_t stride = columns + 1, t, column, i;
+    mix_factors turned = { x, 1, 13 };
+
+    for (i = 0; i < tokens * stride; i++) y[0][i] = y[1][i] = y[2][i] = 7;
+    matmul_f32(w, n, columns, x, n, tokens, n, y[0], stride);
+    mix_rows(x, n, tokens, rows, columns, n, columns, y[1], stride);
+    add_mixed_rows(turned, tokens, rows, columns, n, columns, y[2], stride);
+    for (t = 0; t < tokens; t++) {
+        for (column = 0; column < columns; column++) {
+            double dot = 0, mixed = 0, added = 7;
+            for (i = 0; i < n; i++) {
+                dot += (double)w[column * n + i] * (double)x[t * n + i];
+                mixed += (double)x[t * n + i] * (double)rows[i * columns + column];
+                added += (double)x[t + i * 13] * (double)rows[i * columns + column];
+            }
+            assert_true(fabs((double)y[0][t * stride + column] - dot) < 1e-4);
+            assert_true(fabs((double)y[1][t * stride + column] - mixed) < 1e-4);
+            assert_true(fabs((double)y[2][t * stride + column] - added) < 1e-4);
+        }
+        for (i = 0; i < 3; i++) assert_true(y[i][t * stride + columns] == 7);
+    }
+}
+
+static void products_are_sums(void **state)
+{
+    static const size_t tokens[] = { 1, 2, 5, 6, 7, 13 }, widths[] = { 1, 3, 4, 7, 16, 33, 64, WIDEST };
+    static const size_t lengths[] = { 1, 4, 15, 16, 17, 127, 128, 129, MOST };
+    static float x[13 * MOST], rows[MOST * WIDEST], w[MOST * WIDEST];
+    uint64_t random = 3;
+    size_t i, j, k;
+
+    (void)state;
+    for (i = 0; i < 13 * MOST; i++) x[i] = (float)(next_random(&random) % 1000) / 500 - 1;
+    for (i = 0; i < MOST * WIDEST; i++) {
+        rows[i] = (float)(next_random(&random) % 1000) / 500 - 1;
+        w[i] = (float)(next_random(&random) % 1000) / 500 - 1;
+    }
+    for (i = 0; i < sizeof tokens / sizeof *tokens; i++)
+        for (j = 0; j < sizeof lengths / sizeof *lengths; j++)
+            for (k = 0; k < sizeof widths / sizeof *widths; k++)
+                assert_products(tokens[i], lengths[j], widths[k], x, rows, w);
 }
 
 /* ---- gradients ------------------------------------------------------------------------------- */
@@ -231,6 +285,7 @@ static void tuning_brings_the_model_nearer_and_keeps_its_integers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_are_sums),
         cmocka_unit_test(the_tape_runs_the_model),
         cmocka_unit_test(gradients_are_differences),
         cmocka_unit_test(tuning_brings_the_model_nearer_and_keeps_its_integers),
