@@ -78,7 +78,7 @@ static inline float sum_lanes(lanes v)
 }
 
 /*  The same of DOT_ROWS vectors, in half as many steps. */
-static inline void sum_rows(const lanes v[DOT_ROWS][DOT_TOKENS], size_t token, float sums[DOT_ROWS])
+static inline void sum_rows(lanes v[DOT_ROWS][DOT_TOKENS], size_t token, float sums[DOT_ROWS])
 {
     quad a = sum_quarters(v[0][token]), b = sum_quarters(v[1][token]);
     quad c = sum_quarters(v[2][token]), d = sum_quarters(v[3][token]), all;
@@ -110,7 +110,7 @@ static inline __attribute__((always_inline)) void dot_tile(const float *w, size_
         }
     }
     for (t = 0; t < tokens; t++) {
-        if (rows == DOT_ROWS) sum_rows((const lanes(*)[DOT_TOKENS])sums, t, sum);
+        if (rows == DOT_ROWS) sum_rows(sums, t, sum);
         else sum[0] = sum_lanes(sums[0][t]);
         for (r = 0; r < rows; r++) {
             for (i = whole; i < n; i++) sum[r] += w[r * w_stride + i] * x[t * x_stride + i];

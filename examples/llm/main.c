@@ -608,7 +608,7 @@ static void print_usage(FILE *to)
           "  --no-clip       awq: do not search clip maxima\n"
           "  --damping N     best: of the Hessian, in thousandths of its mean diagonal (100)\n"
           "  --passes N      best: of coordinate descent after rounding (2)\n"
-          "  --steps N       tuned: of two windows of the calibration text each (64)\n"
+          "  --steps N       tuned: of two windows of the calibration text each (128)\n"
           "  --no-sinks      count calibration tokens alike, whatever attention they receive\n"
           "  --a8            run with activations rounded to 8 bits instead of 16\n",
           to);

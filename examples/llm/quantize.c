@@ -94,7 +94,7 @@ quantize_options quantize_defaults(void)
     options.damping = 0.1;
     options.round.passes = 2;
     options.round.refit = 1;
-    options.tune_steps = 64;
+    options.tune_steps = 128;
     return options;
 }
 
