@@ -220,16 +220,16 @@ static void past_products(const tape *t, const float *x, size_t x_stride, const 
     }
 }
 
-/*  y += A v, where A [n][n] is zero in the rest of a token's block. */
-static void add_past(const tape *t, const float *a, const float *v, size_t v_stride, float *y,
+/*  y = A v, where A [n][n] is zero in the rest of a token's block. */
+static void mix_past(const tape *t, const float *a, const float *v, size_t v_stride, float *y,
                      size_t y_stride)
 {
     size_t n = t->tokens, i, end;
 
     for (i = 0; i < n; i = end) {
-        mix_factors f = { a + i * n, n, 1 };
         end = block_end(t, i);
-        add_mixed_rows(f, end - i, v, v_stride, end, t->s.m->head_dim, y + i * y_stride, y_stride);
+        mix_rows(a + i * n, n, end - i, v, v_stride, end, t->s.m->head_dim, y + i * y_stride,
+                 y_stride);
     }
 }
 
@@ -266,15 +266,13 @@ static void attend_task(void *arg, size_t begin, size_t end, size_t worker)
     const window_job *job = arg;
     const tape *t = job->t;
     const model *m = t->s.m;
-    size_t d = m->head_dim, kv_dim = m->kv_heads * d, n = t->tokens, i;
-    float *shares = room_of(t, worker), *turned = shares + n * n;
+    size_t d = m->head_dim, kv_dim = m->kv_heads * d;
+    float *shares = room_of(t, worker), *turned = shares + t->tokens * t->tokens;
 
     for (; begin < end; begin++) {
-        float *attended = job->k->attended + begin * d;
         attention_shares(t, job->k, begin, turned, shares);
-        for (i = 0; i < n; i++) memset(attended + i * m->heads * d, 0, d * sizeof *attended);
-        add_past(t, shares, job->k->v + begin / (m->heads / m->kv_heads) * d, kv_dim, attended,
-                 m->heads * d);
+        mix_past(t, shares, job->k->v + begin / (m->heads / m->kv_heads) * d, kv_dim,
+                 job->k->attended + begin * d, m->heads * d);
     }
 }
 
@@ -297,7 +295,7 @@ static void attend_back_head(const window_job *job, size_t head, float *room)
         for (j = 0; j <= i; j++) sum += ds[j] * p[j];
         for (j = 0; j < block_end(t, i); j++) ds[j] = p[j] * (ds[j] - sum) * scale;
     }
-    add_past(t, d_shares, job->k->k + kv, kv_dim, job->back->q + head * d, q_dim);
+    mix_past(t, d_shares, job->k->k + kv, kv_dim, job->back->q + head * d, q_dim);
     add_future(t, d_shares, job->k->q + head * d, q_dim, job->back->k + kv, kv_dim);
 }
 
@@ -390,13 +388,11 @@ static void attention_backward(tape *t, size_t index, float *gradient, const lay
     const kept *k = &t->layers[index];
     kept *back = &t->back;
     size_t kv_size = t->tokens * m->kv_heads * m->head_dim * sizeof *back->k;
-    size_t q_size = t->tokens * m->heads * m->head_dim * sizeof *back->q;
     window_job job = { t, k, back };
     const float *d_o = gradient, *d_qkv[3] = { back->q, back->k, back->v };
 
     scale_gradients(t, index, LINEAR_O, k->attended, gradient, out);
     linears_backward(t->s.c, &l->linears[LINEAR_O], 1, &d_o, t->tokens, back->attended);
-    memset(back->q, 0, q_size);
     memset(back->k, 0, kv_size);
     memset(back->v, 0, kv_size);
     parallel_run(&t->s.c->pool, m->kv_heads, 1, attend_back_task, &job);
