@@ -91,7 +91,7 @@ static inline void sum_rows(lanes v[DOT_ROWS][DOT_TOKENS], size_t token, float s
 
 /* ---- products of matrices -------------------------------------------------------------------- */
 
-/*  rows and tokens are constants at every call, so that the sums stay in registers. */
+/*  rows (DOT_ROWS or 1) and tokens are constants at every call, so that sums stay in registers. */
 static inline __attribute__((always_inline)) void dot_tile(const float *w, size_t w_stride,
                                                            const float *x, size_t x_stride,
                                                            size_t n, float *y, size_t y_stride,

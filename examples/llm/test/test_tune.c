@@ -22,6 +22,12 @@ static uint64_t next_random(uint64_t *state)
     return *state >> 33;
 }
 
+/*  From -1 to 1. */
+static float next_factor(uint64_t *state)
+{
+    return (float)(next_random(state) % 1000) / 500 - 1;
+}
+
 static void fill_text(token_list *text, size_t count)
 {
     uint64_t state = 5;
@@ -97,10 +103,10 @@ static void products_are_sums(void **state)
     size_t i, j, k;
 
     (void)state;
-    for (i = 0; i < 13 * MOST; i++) x[i] = (float)(next_random(&random) % 1000) / 500 - 1;
+    for (i = 0; i < 13 * MOST; i++) x[i] = next_factor(&random);
     for (i = 0; i < MOST * WIDEST; i++) {
-        rows[i] = (float)(next_random(&random) % 1000) / 500 - 1;
-        w[i] = (float)(next_random(&random) % 1000) / 500 - 1;
+        rows[i] = next_factor(&random);
+        w[i] = next_factor(&random);
     }
     for (i = 0; i < sizeof tokens / sizeof *tokens; i++)
         for (j = 0; j < sizeof lengths / sizeof *lengths; j++)
@@ -175,7 +181,7 @@ static void gradients_are_differences(void **state)
     fill_text(&text, TOKENS);
     assert_done(tape_open(&t, &m, &c, TOKENS, GROUP, &why));
     for (i = 0; i < TOKENS * m.dim; i++)
-        gradient[i] = factors[i] = (float)(next_random(&random) % 1000) / 500 - 1;
+        gradient[i] = factors[i] = next_factor(&random);
     place(&room);
     loss_of(&t, text.ids, factors);
     tape_backward(&t, gradient, room.layers);
